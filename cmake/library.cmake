@@ -1,0 +1,32 @@
+# fathom_library(NAME [TORCH] [LINKS ...]): the static library fathom_NAME from src/NAME/*.cpp.
+function(fathom_library name)
+  cmake_parse_arguments(arg "TORCH" "" "LINKS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cpp)
+  if(sources)
+    add_library(fathom_${name} STATIC ${sources})
+    set(scope PUBLIC)
+    target_link_libraries(fathom_${name} PRIVATE fathom_warnings)
+  else()
+    add_library(fathom_${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  target_include_directories(fathom_${name} ${scope} ${CMAKE_SOURCE_DIR}/src)
+  target_link_libraries(fathom_${name} ${scope} ${arg_LINKS} Threads::Threads)
+  if(arg_TORCH)
+    target_link_libraries(fathom_${name} ${scope} torch_cpu)
+  endif()
+endfunction()
+
+# The kernels: one static library; each instruction set is compiled with its own flags, chosen at run time.
+function(fathom_kernel_library)
+  file(GLOB portable CONFIGURE_DEPENDS src/kernels/*.cpp src/kernels/reference/*.cpp src/kernels/cpu/*.cpp)
+  file(GLOB avx2 CONFIGURE_DEPENDS src/kernels/cpu/avx2/*.cpp)
+  file(GLOB avx512 CONFIGURE_DEPENDS src/kernels/cpu/avx512/*.cpp)
+  set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS
+    "-O3;-mavx2;-mfma;-mf16c;-mbmi2;-ffp-contract=fast;-mtune=haswell")
+  set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
+    "-O3;-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx512vnni;-ffp-contract=fast;-mprefer-vector-width=512")
+  add_library(fathom_kernels STATIC ${portable} ${avx2} ${avx512})
+  target_include_directories(fathom_kernels PUBLIC src)
+  target_link_libraries(fathom_kernels PRIVATE fathom_warnings PUBLIC fathom_base)
+endfunction()

@@ -1,0 +1,18 @@
+// One function per command: adds its subcommand, flags, help text and examples to the application. The callback
+// calls one function of a lower layer and prints.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace fathom::cli {
+
+void add_tokenize(CLI::App& app);
+void add_data(CLI::App& app);      // data build | inspect
+void add_pretrain(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_init(CLI::App& app);
+void add_doctor(CLI::App& app);
+
+}  // namespace fathom::cli
