@@ -126,14 +126,18 @@ CASES = {
     "v3": (V3, 101, dict(packed=True, bf16=True)),
     "v3_yarn": (V3_YARN, 102, dict(gradients="router")),
     "v3_negative_bias": (V3, 103, dict(bias_range=(-1.2, 0.3), gradients="router")),
-    "v3_half_split": (V3 | dict(rope_interleave=False), 104, dict(gradients="attention")),
+    "v3_half_split": (V3 | dict(num_hidden_layers=2, rope_interleave=False), 104, dict(gradients="attention")),
     "moonlight": (MOONLIGHT, 105, dict()),
     # mscale != mscale_all_dim: the only case whose cosines and sines are scaled.
-    "moonlight_yarn": (MOONLIGHT | dict(rope_scaling=yarn(4, 24, 1.0, 0.5)), 106, dict(gradients="attention")),
+    "moonlight_yarn": (
+        MOONLIGHT | dict(num_hidden_layers=2, rope_scaling=yarn(4, 24, 1.0, 0.5)),
+        106,
+        dict(gradients="attention"),
+    ),
     "kimi_k2": (KIMI, 107, dict(gradients="router")),
-    "v2_lite": (V2_LITE, 108, dict()),
+    "v2_lite": (V2_LITE, 108, dict(gradients="router")),
     "v2_lite_yarn": (
-        V2_LITE | dict(rope_scaling=yarn(4, 16, 0.707), max_position_embeddings=64),
+        V2_LITE | dict(num_hidden_layers=2, rope_scaling=yarn(4, 16, 0.707), max_position_embeddings=64),
         409,
         dict(gradients="attention"),
     ),
