@@ -1,5 +1,5 @@
-// Which body of the kernels runs. Chosen once from what the processor has; FATHOM_ISA=aten|reference|avx2|avx512|amx
-// forces one (a set that the processor lacks is a ConfigError).
+// Which body of the kernels runs. Chosen once from what the processor has;
+// FATHOM_ISA=aten|reference|avx2|avx512|amx forces one (a set that the processor lacks is a ConfigError).
 //   aten       compositions of ATen operations in ops/: any device and dtype; never reaches kernels/
 //   reference  plain loops, the specification
 //   avx2       the floor of the fast bodies
@@ -13,8 +13,8 @@ namespace fathom::kernels {
 
 enum class Isa { aten, reference, avx2, avx512, amx };
 
-Isa isa();                      // the set in force
-void force_isa(Isa forced);     // tests and --isa; throws ConfigError where the processor lacks it
+Isa isa();                   // the set in force
+void force_isa(Isa forced);  // tests and --isa; throws ConfigError where the processor lacks it
 bool is_supported(Isa candidate);
 Isa parse_isa(const std::string& name);  // throws ConfigError
 const char* name(Isa which);
