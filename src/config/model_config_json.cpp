@@ -21,15 +21,16 @@ const char* name_of(TopkMethod method) {
 Json id_or_null(int64_t id) { return id < 0 ? Json(nullptr) : Json(id); }
 
 Json rope_json(const RopeScaling& yarn) {
-  Json object = {{"type", "yarn"},
-                 {"factor", yarn.factor},
-                 {"beta_fast", yarn.beta_fast},
-                 {"beta_slow", yarn.beta_slow},
-                 {"original_max_position_embeddings", yarn.original_max_position_embeddings}};
+  Json object;  // keys in the order of the published files
+  if (yarn.attention_factor) object["attention_factor"] = *yarn.attention_factor;
+  object["beta_fast"] = yarn.beta_fast;
+  object["beta_slow"] = yarn.beta_slow;
+  object["factor"] = yarn.factor;
   if (yarn.mscale != 0) object["mscale"] = yarn.mscale;
   if (yarn.mscale_all_dim != 0) object["mscale_all_dim"] = yarn.mscale_all_dim;
-  if (yarn.attention_factor) object["attention_factor"] = *yarn.attention_factor;
+  object["original_max_position_embeddings"] = yarn.original_max_position_embeddings;
   if (!yarn.truncate) object["truncate"] = false;
+  object["type"] = "yarn";
   return object;
 }
 

@@ -131,7 +131,8 @@ TEST(TensorTable, one_embedding_and_head_copy_for_each_mtp_module) {
 TEST(TensorTable, a_dense_model_has_no_router) {
   ModelConfig config = read_model_config(kData / "moonlight.json");
   config.n_routed_experts = 0;
-  for (const TensorSpec& spec : TensorTable(config).tensors()) {
+  const TensorTable table(config);
+  for (const TensorSpec& spec : table.tensors()) {
     EXPECT_NE(spec.role, TensorRole::router);
     EXPECT_NE(spec.role, TensorRole::routed_expert);
   }
