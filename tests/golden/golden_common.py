@@ -28,8 +28,8 @@ def set_up(threads=1):
 def published(tensors):
     """HF's fused experts -> the names and shapes of the hub's files.
 
-    `mlp.experts.gate_up_proj` [E, 2I, D] becomes `mlp.experts.<e>.gate_proj.weight` and `.up_proj.weight` [I, D],
-    `mlp.experts.down_proj` [E, D, I] becomes `mlp.experts.<e>.down_proj.weight` [D, I]; all else keeps its name.
+    `experts.gate_up_proj` [E, 2I, D] becomes `experts.<e>.gate_proj.weight` and `.up_proj.weight` [I, D],
+    `experts.down_proj` [E, D, I] becomes `experts.<e>.down_proj.weight` [D, I]; all else keeps its name.
     """
     out = {}
     for name, tensor in tensors.items():
@@ -51,7 +51,7 @@ def published(tensors):
 
 @torch.no_grad()
 def fill_random(module, seed, std=0.1, gate_std=0.3, bias_range=(-0.2, 0.2)):
-    """Weights N(0, std), norms 1 + N(0, 0.1), router N(0, gate_std), selection bias uniform in `bias_range`."""
+    """Weights N(0, std), norms 1 + N(0, 0.1), router N(0, gate_std), bias uniform in `bias_range`."""
     generator = torch.Generator().manual_seed(seed)
     tensors = dict(module.named_parameters()) | {
         n: b for n, b in module.named_buffers() if n.endswith("e_score_correction_bias")
@@ -75,7 +75,9 @@ def sha256(path):
 
 
 def save_tensors(path, tensors):
-    safetensors.torch.save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, path, metadata={"format": "pt"})
+    safetensors.torch.save_file(
+        {k: v.detach().clone().contiguous() for k, v in tensors.items()}, path, metadata={"format": "pt"}
+    )
 
 
 def save_json(path, value):
@@ -83,7 +85,7 @@ def save_json(path, value):
 
 
 def write_config(directory, config, model_type=None):
-    """config.json as transformers 5 writes it (`rope_parameters`), with `model_type` replaced where HF lacks the class."""
+    """config.json as transformers 5 writes it; `model_type` is replaced where HF lacks the class."""
     config.save_pretrained(directory)
     path = directory / "config.json"
     value = json.loads(path.read_text())
@@ -93,7 +95,9 @@ def write_config(directory, config, model_type=None):
 
 
 def write_manifest(directory, script, seed, oracle_class, notes, facts):
-    files = sorted(p for p in directory.iterdir() if p.suffix in (".json", ".safetensors") and p.name != "manifest.json")
+    files = sorted(
+        p for p in directory.iterdir() if p.suffix in (".json", ".safetensors") and p.name != "manifest.json"
+    )
     save_json(
         directory / "manifest.json",
         {

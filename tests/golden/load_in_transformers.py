@@ -2,11 +2,11 @@
 
     python tests/golden/load_in_transformers.py DIR [--outputs FILE] [--dtype fp32|bf16] [--tolerance 1e-4]
 
-DIR holds config.json, model*.safetensors and, where there are shards, model.safetensors.index.json. FILE holds what Fathom
-computed from DIR: `tokens` [B, S] and `logits` [B, S, V], as safetensors or as JSON ({"tokens": [[..]], "logits": [[[..]]]}).
-Fails (exit 1) when a tensor is missing, has another shape, is unknown (multi-token prediction layers
-`model.layers.<num_hidden_layers + k>.*` excepted: transformers does not load them), when the index and the files disagree,
-or when logits differ by more than the tolerance.
+DIR holds config.json, model*.safetensors and, where there are shards, model.safetensors.index.json. FILE holds
+what Fathom computed from DIR: `tokens` [B, S] and `logits` [B, S, V], as safetensors or as JSON (nested lists).
+Fails (exit 1) when a tensor is missing, has another shape or is unknown (multi-token prediction layers
+`model.layers.<num_hidden_layers + k>.*` excepted: transformers does not load them), when the index and the files
+disagree, or when logits differ by more than the tolerance.
 """
 
 import argparse
@@ -67,11 +67,15 @@ def read_outputs(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("directory", type=pathlib.Path)
     parser.add_argument("--outputs", type=pathlib.Path)
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest absolute difference of a logit")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, help="largest absolute difference of a logit"
+    )
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
 
@@ -86,7 +90,11 @@ def main():
             experts_implementation="eager",
             output_loading_info=True,
         )
-    except (RuntimeError, ValueError, KeyError) as error:  # a missing expert, for instance, stops the fusing of experts
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+    ) as error:  # a missing expert, for instance, stops the fusing of experts
         print(json.dumps({"tensors": len(held), "problems": [f"transformers refused to load: {error}"]}))
         return 1
     problems = [f"missing: {n}" for n in sorted(info["missing_keys"])]

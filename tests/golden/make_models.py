@@ -1,6 +1,6 @@
 """Makes the trunk fixtures tests/golden/<case>/ from HF transformers. See README.md for what each file holds.
 
-    python tests/golden/make_models.py [CASE...]
+python tests/golden/make_models.py [CASE...]
 """
 
 import sys
@@ -126,7 +126,11 @@ CASES = {
     "v3": (V3, 101, dict(packed=True, bf16=True)),
     "v3_yarn": (V3_YARN, 102, dict(gradients="router")),
     "v3_negative_bias": (V3, 103, dict(bias_range=(-1.2, 0.3), gradients="router")),
-    "v3_half_split": (V3 | dict(num_hidden_layers=2, rope_interleave=False), 104, dict(gradients="attention")),
+    "v3_half_split": (
+        V3 | dict(num_hidden_layers=2, rope_interleave=False),
+        104,
+        dict(gradients="attention"),
+    ),
     "moonlight": (MOONLIGHT, 105, dict()),
     # mscale != mscale_all_dim: the only case whose cosines and sines are scaled.
     "moonlight_yarn": (
@@ -180,9 +184,9 @@ class RouterTap:
 
 
 def router_margins(config, logits, bias):
-    """(smallest gap between the last chosen and first refused expert, same for groups): how far from a tie we are.
+    """How far from a tie we are: the smallest gap between last chosen and first refused expert; same for groups.
 
-    Also the number of tokens for which masking refused groups with 0.0 instead of -inf would choose other experts.
+    Also the choice itself, and for how many tokens a 0.0 mask of refused groups instead of -inf would differ.
     """
     experts, groups = logits.shape[-1], config.n_group or 1
     v3 = bias is not None
@@ -194,8 +198,12 @@ def router_margins(config, logits, bias):
     if limited and config.topk_group < groups:
         scores = grouped.topk(2, -1).values.sum(-1) if v3 else grouped.amax(-1)
         ranked = scores.sort(-1, descending=True)
-        group_gap = (ranked.values[:, config.topk_group - 1] - ranked.values[:, config.topk_group]).min().item()
-        keep = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, ranked.indices[:, : config.topk_group], True)
+        group_gap = (
+            (ranked.values[:, config.topk_group - 1] - ranked.values[:, config.topk_group]).min().item()
+        )
+        keep = torch.zeros_like(scores, dtype=torch.bool).scatter_(
+            1, ranked.indices[:, : config.topk_group], True
+        )
         keep = keep.repeat_interleave(experts // groups, dim=1)
         masked = choice.masked_fill(~keep, float("-inf"))
         zero_masked = choice.masked_fill(~keep, 0.0)
@@ -219,12 +227,14 @@ def block_diagonal_mask(dtype=torch.float32):
     for row, starts in enumerate(DOCUMENTS):
         for begin, end in zip(starts, starts[1:] + (LENGTH,)):
             positions[row, begin:end] = torch.arange(end - begin)
-            mask[row, 0, begin:end, begin:end].masked_fill_(torch.ones(end - begin, end - begin).tril().bool(), 0.0)
+            mask[row, 0, begin:end, begin:end].masked_fill_(
+                torch.ones(end - begin, end - begin).tril().bool(), 0.0
+            )
     return mask, positions
 
 
 def packed_case(model, tokens):
-    """Logits when documents do not see each other. The oracle runs each document alone; the mask form must agree."""
+    """Logits when documents do not see each other: each is run alone, and the mask form must agree."""
     logits = torch.empty(BATCH, LENGTH, model.config.vocab_size)
     for row, starts in enumerate(DOCUMENTS):
         for begin, end in zip(starts, starts[1:] + (LENGTH,)):
@@ -254,7 +264,7 @@ def packed_case(model, tokens):
 
 
 def generate(model, tokens):
-    """Greedy continuations of two prompts, and the smallest gap between the best and second logit on the way."""
+    """Greedy continuations of two prompts, and the smallest gap of best and second logit on the way."""
     out, gap = {}, float("inf")
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
@@ -346,7 +356,9 @@ def make(case):
     state = common.published(model.state_dict())
     common.save_tensors(directory / "model.safetensors", state)
 
-    tokens = torch.randint(2, config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed + 1000))
+    tokens = torch.randint(
+        2, config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed + 1000)
+    )
     tap = RouterTap(model)
     result = model(tokens, labels=tokens, output_hidden_states=True, use_cache=False)
     records = dict(tap.records)
@@ -362,7 +374,9 @@ def make(case):
         order = indices.argsort(-1)
         ascending = indices.gather(1, order)
         assert torch.equal(ascending, ours), f"{case}: layer {layer} routes by another rule"
-        assert gap > 2e-5 and group_gap > 2e-5, f"{case}: layer {layer} has a near tie ({gap}, {group_gap}): take another seed"
+        assert (
+            gap > 2e-5 and group_gap > 2e-5
+        ), f"{case}: layer {layer} has a near tie ({gap}, {group_gap}): take another seed"
         expected[f"router.{layer}.logits"] = logits
         expected[f"router.{layer}.indices"] = indices
         expected[f"router.{layer}.weights"] = weights
@@ -394,9 +408,13 @@ def make(case):
         "cos_sin_factor": rotary.attention_scaling,
         "softmax_scale": model.model.layers[0].self_attn.scaling,
     }
-    common.write_manifest(directory, "make_models.py", seed, type(model).__name__, notes_of(case, gradients), facts)
+    common.write_manifest(
+        directory, "make_models.py", seed, type(model).__name__, notes_of(case, gradients), facts
+    )
     size = sum(p.stat().st_size for p in directory.iterdir())
-    print(f"{case}: loss {result.loss.item():.6f}, {size / 1e6:.2f} MB, {facts['router']}, greedy gap {gap:.2e}")
+    print(
+        f"{case}: loss {result.loss.item():.6f}, {size / 1e6:.2f} MB, {facts['router']}, greedy gap {gap:.2e}"
+    )
 
 
 def check_loads(directory, tokens, logits):
@@ -418,17 +436,25 @@ def check_loads(directory, tokens, logits):
 
 def notes_of(case, gradients):
     notes = [
-        "Refused groups are masked with -inf in this transformers (older versions: 0.0); -inf is DeepSeek's rule.",
-        "q_a_layernorm and kv_a_layernorm use eps 1e-6 whatever rms_norm_eps says (in HF and in DeepSeek's code).",
+        "This transformers masks refused groups with -inf (older versions: 0.0); -inf is the rule to follow.",
+        "q_a_layernorm and kv_a_layernorm use eps 1e-6 whatever rms_norm_eps says.",
     ]
     if gradients != "all":
-        notes.append(f"Gradients are kept for attention, norms{' and routers' if gradients == 'router' else ''} only.")
+        notes.append(
+            f"Gradients are kept for attention, norms{' and routers' if gradients == 'router' else ''} only."
+        )
     if case == "kimi_k2":
-        notes.append("transformers has no kimi_k2 class; DeepseekV3ForCausalLM computed this, model_type was renamed.")
+        notes.append(
+            "transformers has no kimi_k2 class; DeepseekV3ForCausalLM computed this, model_type was renamed."
+        )
     if case == "v3":
-        notes.append("expected_bf16.safetensors: weights rounded to bf16; fp32.* is a tight oracle, bf16.* a loose one.")
+        notes.append(
+            "expected_bf16.safetensors: weights rounded to bf16; fp32.* is a tight oracle, bf16.* loose."
+        )
     if case == "v3_negative_bias":
-        notes.append("Biased scores are mostly negative, so a 0.0 mask would choose experts of refused groups.")
+        notes.append(
+            "Biased scores are mostly negative, so a 0.0 mask would choose experts of refused groups."
+        )
     return notes
 
 

@@ -2,8 +2,8 @@
 
     python tests/golden/make_mtp.py [CASE...]
 
-The layer arithmetic is transformers' MtpModel.forward_layer (its loader knows DeepSeek's layer 61 only and its loss adds
-to None, so the composition and the losses are written here, after DeepSeek-V3's report, section 2.2):
+The layer arithmetic is transformers' MtpModel.forward_layer. Its loader knows DeepSeek's layer 61 only and its
+loss adds to None, so composition and losses are written here, after DeepSeek-V3's report, section 2.2:
 
     h_0 = output of the trunk AFTER its final norm;   for depth k = 1..D and positions i = 0..S-1-k:
     h_k[i] = shared_head.norm_k( block_k( eh_proj_k [ enorm_k(embed(t[i+k])), hnorm_k(h_{k-1}[i]) ] ) )
@@ -27,7 +27,7 @@ CASES = {"v3_mtp": (1, 121, "all"), "v3_mtp2": (2, 122, "some")}
 
 
 def published_names(tensors):
-    """MtpModel's names -> model.layers.<TRUNK_LAYERS + k>.*; tied tensors and fused experts are left to the caller."""
+    """MtpModel's names -> model.layers.<TRUNK_LAYERS + k>.*; tied tensors and fused experts are left alone."""
     out = {}
     for name, tensor in tensors.items():
         if not name.startswith("layers."):
@@ -71,7 +71,7 @@ def total_loss(means):
 
 
 def gradients(model, mtp):
-    """Published names; the embedding and the head are shared, so their gradients are sums over trunk and depths."""
+    """By published name; embedding and head are shared: their gradients are sums over trunk and depths."""
     tensors = {n: p.grad for n, p in model.named_parameters()}
     tensors |= {n: p.grad for n, p in published_names(dict(mtp.named_parameters())).items()}
     return common.published(tensors)
@@ -149,8 +149,17 @@ def make(case):
 
     expected = {"input.tokens": tokens, "logits": trunk, "loss": means[0], "total": total}
     for k in range(1, depths + 1):
-        expected |= {f"mtp.{k}.logits": logits[k - 1], f"mtp.{k}.hidden": hiddens[k - 1], f"mtp.{k}.loss": means[k]}
-    facts = {"loss": means[0].item(), "mtp_losses": [m.item() for m in means[1:]], "total": total.item(), "router": {}}
+        expected |= {
+            f"mtp.{k}.logits": logits[k - 1],
+            f"mtp.{k}.hidden": hiddens[k - 1],
+            f"mtp.{k}.loss": means[k],
+        }
+    facts = {
+        "loss": means[0].item(),
+        "mtp_losses": [m.item() for m in means[1:]],
+        "total": total.item(),
+        "router": {},
+    }
     facts["mtp_loss_weight"] = LOSS_WEIGHT
     for (layer, gate), (router_logits, weights, indices) in zip(routers, (records[i] for i, _ in routers)):
         gap, group_gap, ours, differ = make_models.router_margins(
@@ -158,7 +167,9 @@ def make(case):
         )
         order = indices.argsort(-1)
         assert torch.equal(indices.gather(1, order), ours)
-        assert gap > 2e-5 and group_gap > 2e-5, f"{case}: layer {layer} near tie ({gap}, {group_gap}): another seed"
+        assert (
+            gap > 2e-5 and group_gap > 2e-5
+        ), f"{case}: layer {layer} near tie ({gap}, {group_gap}): another seed"
         expected[f"router.{layer}.indices_ascending"] = ours
         expected[f"router.{layer}.weights_ascending"] = weights.gather(1, order)
         facts["router"][str(layer)] = {"smallest_expert_gap": gap, "smallest_group_gap": group_gap}
@@ -168,14 +179,16 @@ def make(case):
     expected |= packed(model, mtp, tokens)
     common.save_tensors(directory / "expected.safetensors", expected)
     notes = [
-        "The MTP input hidden state is the trunk's output after model.norm (transformers' generate passes that too).",
-        "Depth k's positions run from 0; transformers' generate uses i + k, which differs by a constant RoPE shift only.",
-        "Embedding and head are the trunk's: the copies in model.safetensors are equal, gradients appear once, summed.",
+        "The input hidden state is the trunk's output after model.norm (as in transformers' generate).",
+        "Depth k's positions run from 0; transformers' generate uses i + k: a constant RoPE shift, the same scores.",
+        "Embedding and head are the trunk's: their copies on disk are equal, gradients appear once, summed.",
         "router.<layer> of depth k has S - k rows a sequence, row-major over [B, S - k].",
     ]
     if which != "all":
         notes.append("Gradients of routed experts are left out to keep the file small.")
-    common.write_manifest(directory, "make_mtp.py", seed, "modeling_layers.MtpModel.forward_layer", notes, facts)
+    common.write_manifest(
+        directory, "make_mtp.py", seed, "modeling_layers.MtpModel.forward_layer", notes, facts
+    )
     size = sum(p.stat().st_size for p in directory.iterdir())
     print(f"{case}: {facts}, {size / 1e6:.2f} MB")
 

@@ -1,4 +1,4 @@
-"""Prints the scalars of a directory of TensorBoard event files as JSON: {tag: [[step, value, wall_time], ...]}.
+"""Prints the scalars of a directory of event files as JSON: {tag: [[step, value, wall_time], ...]}.
 
     python tests/golden/make_tensorboard_check.py DIR
 
@@ -19,6 +19,8 @@ scalars = {tag: [[e.step, e.value, e.wall_time] for e in events.Scalars(tag)] fo
 # TensorFlow-2-style writers store scalars as rank-0 tensors.
 for tag in tags["tensors"]:
     scalars[tag] = [
-        [e.step, e.tensor_proto.float_val[0], e.wall_time] for e in events.Tensors(tag) if e.tensor_proto.float_val
+        [e.step, e.tensor_proto.float_val[0], e.wall_time]
+        for e in events.Tensors(tag)
+        if e.tensor_proto.float_val
     ]
 print(json.dumps(scalars))
