@@ -3,8 +3,10 @@
     python bench/train/hf_train.py configs/models/tiny.json --precision autocast --compile --batch 4 --seq 512
 
 A step is forward, backward, gradient clipping and AdamW. Written for transformers 5.24.0 and torch 2.15.0.
-Multi-token prediction is off, since transformers does not train it: Fathom's run must have it off too. The defaults
-are what was fastest on a CPU: grouped_mm experts, SDPA attention, fused AdamW, a loop of our own (no Trainer).
+Multi-token prediction is off, since transformers does not train it: Fathom's run must have it off too. The
+defaults (grouped_mm experts, SDPA attention, fused AdamW, no Trainer) are transformers' and torch's fast paths;
+which setting is best depends on the model and machine, so compare against the best of several, --compile among
+them.
 Prints one JSON line on stdout:
 
     {"tokens_per_second": [per step], "median": .., "best": .., "peak_memory_bytes": VmHWM, "loss": [..], ..}

@@ -2,11 +2,11 @@
 
     python tests/golden/load_in_transformers.py DIR [--outputs FILE] [--dtype fp32|bf16] [--tolerance 1e-4]
 
-DIR holds config.json, model*.safetensors and, where there are shards, model.safetensors.index.json. FILE holds
-what Fathom computed from DIR: `tokens` [B, S] and `logits` [B, S, V], as safetensors or as JSON (nested lists).
+DIR holds config.json, model*.safetensors and, where there are shards, model.safetensors.index.json. FILE
+holds what Fathom computed from DIR: `tokens` [B, S] and `logits` [B, S, V], as safetensors or JSON (nested lists).
 Fails (exit 1) when a tensor is missing, has another shape or is unknown (multi-token prediction layers
-`model.layers.<num_hidden_layers + k>.*` excepted: transformers does not load them), when the index and the files
-disagree, or when logits differ by more than the tolerance.
+`model.layers.<num_hidden_layers + k>.*` excepted: transformers does not load them), when the index and the
+files disagree, or when logits differ by more than the tolerance.
 """
 
 import argparse

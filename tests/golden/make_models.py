@@ -184,7 +184,7 @@ class RouterTap:
 
 
 def router_margins(config, logits, bias):
-    """How far from a tie we are: the smallest gap between last chosen and first refused expert; same for groups.
+    """How far from a tie we are: the smallest gap of last chosen and first refused expert; same for groups.
 
     Also the choice itself, and for how many tokens a 0.0 mask of refused groups instead of -inf would differ.
     """

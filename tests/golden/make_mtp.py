@@ -2,8 +2,8 @@
 
     python tests/golden/make_mtp.py [CASE...]
 
-The layer arithmetic is transformers' MtpModel.forward_layer. Its loader knows DeepSeek's layer 61 only and its
-loss adds to None, so composition and losses are written here, after DeepSeek-V3's report, section 2.2:
+The layer arithmetic is transformers' MtpModel.forward_layer. Its loader knows DeepSeek's layer 61 only and
+its loss adds to None, so composition and losses are written here, after DeepSeek-V3's report, section 2.2:
 
     h_0 = output of the trunk AFTER its final norm;   for depth k = 1..D and positions i = 0..S-1-k:
     h_k[i] = shared_head.norm_k( block_k( eh_proj_k [ enorm_k(embed(t[i+k])), hnorm_k(h_{k-1}[i]) ] ) )
@@ -27,7 +27,7 @@ CASES = {"v3_mtp": (1, 121, "all"), "v3_mtp2": (2, 122, "some")}
 
 
 def published_names(tensors):
-    """MtpModel's names -> model.layers.<TRUNK_LAYERS + k>.*; tied tensors and fused experts are left alone."""
+    """MtpModel's names -> model.layers.<TRUNK_LAYERS + k>.*; tied and fused tensors are left alone."""
     out = {}
     for name, tensor in tensors.items():
         if not name.startswith("layers."):
@@ -180,7 +180,7 @@ def make(case):
     common.save_tensors(directory / "expected.safetensors", expected)
     notes = [
         "The input hidden state is the trunk's output after model.norm (as in transformers' generate).",
-        "Depth k's positions run from 0; transformers' generate uses i + k: a constant RoPE shift, the same scores.",
+        "Depth k's positions run from 0; transformers uses i + k: the same scores.",
         "Embedding and head are the trunk's: their copies on disk are equal, gradients appear once, summed.",
         "router.<layer> of depth k has S - k rows a sequence, row-major over [B, S - k].",
     ]
