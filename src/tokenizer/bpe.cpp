@@ -1,0 +1,303 @@
+#include "tokenizer/bpe.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <functional>
+
+#include "base/error.h"
+#include "tokenizer/utf8.h"
+
+namespace fathom::tokenizer {
+namespace {
+
+// A bound against files that would make us allocate gigabytes for one id.
+constexpr int64_t kMaxId = 1 << 24;
+
+constexpr uint32_t kAlphabetEnd = 0x144;  // the characters of the byte alphabet lie below
+
+struct ByteAlphabet {
+  std::array<uint16_t, 256> characters;
+  std::array<int16_t, kAlphabetEnd> bytes;
+  ByteAlphabet() {
+    bytes.fill(-1);
+    uint16_t next = 256;
+    for (unsigned b = 0; b < 256; ++b) {
+      const bool prints = (b >= '!' && b <= '~') || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+      characters[b] = prints ? static_cast<uint16_t>(b) : next++;
+      bytes[characters[b]] = static_cast<int16_t>(b);
+    }
+  }
+};
+
+const ByteAlphabet& alphabet() {
+  static const ByteAlphabet instance;
+  return instance;
+}
+
+}  // namespace
+
+const std::array<uint16_t, 256>& byte_alphabet() { return alphabet().characters; }
+
+int byte_of_character(uint32_t code_point) {
+  return code_point < kAlphabetEnd ? alphabet().bytes[code_point] : -1;
+}
+
+void StringTable::reserve(size_t count) {
+  entries_.reserve(count);
+  arena_.reserve(count * 8);
+  grow(std::bit_ceil(count * 2 + 2));
+}
+
+void StringTable::grow(size_t slots) {
+  slots_.assign(slots, 0);
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    size_t slot = entries_[i].hash & (slots - 1);
+    while (slots_[slot] != 0) slot = (slot + 1) & (slots - 1);
+    slots_[slot] = static_cast<uint32_t>(i + 1);
+  }
+}
+
+bool StringTable::insert(std::string_view text, int32_t id) {
+  if (slots_.size() < entries_.size() * 2 + 2) grow(std::bit_ceil(entries_.size() * 4 + 16));
+  const uint64_t hash = XXH3_64bits(text.data(), text.size());
+  size_t slot = hash & (slots_.size() - 1);
+  for (; slots_[slot] != 0; slot = (slot + 1) & (slots_.size() - 1)) {
+    const Entry& entry = entries_[slots_[slot] - 1];
+    if (entry.hash == hash && view(entry) == text) return false;
+  }
+  entries_.push_back({hash, static_cast<uint32_t>(arena_.size()), static_cast<uint32_t>(text.size()), id});
+  arena_.insert(arena_.end(), text.begin(), text.end());
+  slots_[slot] = static_cast<uint32_t>(entries_.size());
+  return true;
+}
+
+int32_t StringTable::find(std::string_view text) const {
+  if (slots_.empty()) return -1;
+  const uint64_t hash = XXH3_64bits(text.data(), text.size());
+  for (size_t slot = hash & (slots_.size() - 1); slots_[slot] != 0; slot = (slot + 1) & (slots_.size() - 1)) {
+    const Entry& entry = entries_[slots_[slot] - 1];
+    if (entry.hash == hash && view(entry) == text) return entry.id;
+  }
+  return -1;
+}
+
+void Bpe::reserve(size_t tokens, size_t merges) {
+  vocab_.reserve(tokens);
+  const size_t slots = std::bit_ceil(merges * 2 + 2);
+  merges_.assign(slots, Merge{});
+  merge_shift_ = 64 - std::countr_zero(slots);
+}
+
+void Bpe::add_token(std::string_view spelled, int64_t id, const std::string& where) {
+  if (id < 0 || id > kMaxId)
+    throw ConfigError("{}: model.vocab: the id {} of {:?} is outside 0..{}", where, id, std::string(spelled),
+                      kMaxId);
+  if (spelled.empty() || find_invalid_utf8(spelled) != std::string_view::npos)
+    throw ConfigError("{}: model.vocab: the token with id {} is {}", where, id,
+                      spelled.empty() ? "empty" : "not UTF-8");
+  if (!vocab_.insert(spelled, static_cast<int32_t>(id)))
+    throw ConfigError("{}: model.vocab: {:?} stands twice", where, std::string(spelled));
+  num_ids_ = std::max(num_ids_, static_cast<int32_t>(id) + 1);
+}
+
+const Bpe::Merge* Bpe::find_merge(int32_t left, int32_t right) const {
+  const uint64_t pair = pair_of(left, right);
+  for (size_t slot = merge_slot(pair);; slot = (slot + 1) & (merges_.size() - 1)) {
+    const Merge& merge = merges_[slot];
+    if (merge.pair == pair) return &merge;
+    if (merge.pair == kNoPair) return nullptr;
+  }
+}
+
+void Bpe::insert_merge(const Merge& merge) {
+  size_t slot = merge_slot(merge.pair);
+  while (merges_[slot].pair != kNoPair && merges_[slot].pair != merge.pair)
+    slot = (slot + 1) & (merges_.size() - 1);
+  if (merges_[slot].pair == kNoPair) ++num_merges_;
+  merges_[slot] = merge;  // a pair that stands twice keeps its last rank, as with HF
+}
+
+void Bpe::add_merge(std::string_view left, std::string_view right, const std::string& where) {
+  const std::string merged = std::string(left) + std::string(right);
+  const int32_t left_id = vocab_.find(left), right_id = vocab_.find(right), id = vocab_.find(merged);
+  const uint32_t rank = next_rank_++;
+  if (left_id < 0 || right_id < 0 || id < 0)
+    throw ConfigError("{}: model.merges[{}]: {:?} is not in model.vocab", where, rank,
+                      left_id < 0    ? std::string(left)
+                      : right_id < 0 ? std::string(right)
+                                     : merged);
+  if (merges_.size() < num_merges_ * 2 + 2) {
+    std::vector<Merge> old(std::bit_ceil(num_merges_ * 4 + 16));
+    old.swap(merges_);
+    merge_shift_ = 64 - std::countr_zero(merges_.size());
+    num_merges_ = 0;
+    for (const Merge& merge : old)
+      if (merge.pair != kNoPair) insert_merge(merge);
+  }
+  insert_merge({pair_of(left_id, right_id), rank, id});
+}
+
+void Bpe::finish(bool ignore_merges, const std::string& where) {
+  ignore_merges_ = ignore_merges;
+  if (merges_.empty()) reserve(0, 0);
+  const auto count = static_cast<size_t>(num_ids_);
+  used_.assign(count, false);
+  std::vector<uint32_t> entry_of(count, 0);
+  for (size_t i = 0; i < vocab_.size(); ++i) {
+    const auto id = static_cast<size_t>(vocab_.id(i));
+    if (used_[id])
+      throw ConfigError("{}: model.vocab: the id {} stands for both {:?} and {:?}", where, id,
+                        std::string(vocab_.text(entry_of[id])), std::string(vocab_.text(i)));
+    used_[id] = true;
+    entry_of[id] = static_cast<uint32_t>(i);
+  }
+  byte_ids_.fill(-1);
+  byte_offsets_.assign(1, 0);
+  byte_offsets_.reserve(count + 1);
+  for (size_t id = 0; id < count; ++id) {
+    if (used_[id]) {
+      const std::string_view spelled = vocab_.text(entry_of[id]);
+      const size_t begin = bytes_.size();
+      for (const char* p = spelled.data(); p < spelled.data() + spelled.size();) {
+        const int byte = byte_of_character(next_code_point(p));
+        if (byte < 0) {
+          bytes_.resize(begin);
+          bytes_ += spelled;
+          break;
+        }
+        bytes_ += static_cast<char>(byte);
+      }
+    }
+    byte_offsets_.push_back(static_cast<uint32_t>(bytes_.size()));
+  }
+  for (unsigned b = 0; b < 256; ++b) {
+    std::string spelled;
+    append_utf8(spelled, byte_alphabet()[b]);
+    byte_ids_[b] = vocab_.find(spelled);
+    // Bytes that no UTF-8 text holds may be missing (they are in DeepSeek-V2's vocabulary).
+    const bool occurs = b < 0xF5 && b != 0xC0 && b != 0xC1;
+    if (byte_ids_[b] < 0 && occurs)
+      throw ConfigError("{}: model.vocab has no token for the byte 0x{:02X}: not a byte-level vocabulary",
+                        where, b);
+  }
+}
+
+void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
+  if (piece.size() == 1) {
+    out.push_back(byte_ids_[static_cast<unsigned char>(piece[0])]);
+    return;
+  }
+  if (scratch.cache.empty() || piece.size() > Scratch::kKeyBytes) return encode_uncached(piece, scratch, out);
+
+  const uint64_t hash = XXH3_64bits(piece.data(), piece.size());
+  Scratch::Slot& slot = scratch.cache[hash & (Scratch::kSlots - 1)];
+  if (slot.length == piece.size() && std::memcmp(slot.key, piece.data(), piece.size()) == 0) {
+    out.insert(out.end(), slot.ids, slot.ids + slot.num_ids);
+    return;
+  }
+  const size_t before = out.size();
+  encode_uncached(piece, scratch, out);
+  const size_t count = out.size() - before;
+  if (count > Scratch::kMaxIds) return;
+  slot.length = static_cast<uint8_t>(piece.size());
+  slot.num_ids = static_cast<uint8_t>(count);
+  std::memcpy(slot.key, piece.data(), piece.size());
+  std::memcpy(slot.ids, out.data() + before, count * sizeof(int32_t));
+}
+
+void Bpe::encode_uncached(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
+  if (ignore_merges_) {
+    std::string spelled;
+    for (const char c : piece) append_utf8(spelled, byte_alphabet()[static_cast<unsigned char>(c)]);
+    const int32_t id = vocab_.find(spelled);
+    if (id >= 0) {
+      out.push_back(id);
+      return;
+    }
+  }
+  constexpr size_t kShort = 64;  // above this the scan for the lowest rank costs more than a heap
+  if (piece.size() <= kShort)
+    merge_short(piece, out);
+  else
+    merge_long(piece, scratch, out);
+}
+
+void Bpe::merge_short(std::string_view piece, std::vector<int32_t>& out) const {
+  int32_t ids[64], merged[64];
+  uint32_t ranks[64];  // of the pair (i, i + 1)
+  size_t n = piece.size();
+  for (size_t i = 0; i < n; ++i) ids[i] = byte_ids_[static_cast<unsigned char>(piece[i])];
+  const auto look_up = [&](size_t i) {
+    const Merge* merge = find_merge(ids[i], ids[i + 1]);
+    ranks[i] = merge ? merge->rank : kNoRank;
+    merged[i] = merge ? merge->id : -1;
+  };
+  for (size_t i = 0; i + 1 < n; ++i) look_up(i);
+  while (n > 1) {
+    size_t best = 0;
+    for (size_t i = 1; i + 1 < n; ++i)
+      if (ranks[i] < ranks[best]) best = i;
+    if (ranks[best] == kNoRank) break;
+    ids[best] = merged[best];
+    for (size_t i = best + 1; i + 1 < n; ++i) {
+      ids[i] = ids[i + 1];
+      ranks[i] = ranks[i + 1];
+      merged[i] = merged[i + 1];
+    }
+    --n;
+    if (best + 1 < n) look_up(best);
+    if (best > 0) look_up(best - 1);
+  }
+  out.insert(out.end(), ids, ids + n);
+}
+
+void Bpe::merge_long(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
+  const size_t n = piece.size();
+  auto& [cache, ids, ranks, previous, next, heap] = scratch;
+  ids.resize(n);
+  ranks.assign(n, kNoRank);
+  previous.resize(n);
+  next.resize(n);
+  heap.clear();
+  constexpr uint32_t kNone = ~uint32_t{0};
+  for (size_t i = 0; i < n; ++i) {
+    ids[i] = byte_ids_[static_cast<unsigned char>(piece[i])];
+    previous[i] = i == 0 ? kNone : static_cast<uint32_t>(i - 1);
+    next[i] = i + 1 == n ? kNone : static_cast<uint32_t>(i + 1);
+  }
+  // A heap entry is rank << 32 | position; it is stale when the pair at the position has another rank by now.
+  const auto look_up = [&](uint32_t i) {
+    const Merge* merge = next[i] == kNone ? nullptr : find_merge(ids[i], ids[next[i]]);
+    ranks[i] = merge ? merge->rank : kNoRank;
+    return merge != nullptr;
+  };
+  const auto push = [&](uint32_t i) {
+    if (!look_up(i)) return;
+    heap.push_back(static_cast<uint64_t>(ranks[i]) << 32 | i);
+    std::push_heap(heap.begin(), heap.end(), std::greater<>());
+  };
+  for (uint32_t i = 0; i + 1 < n; ++i)
+    if (look_up(i)) heap.push_back(static_cast<uint64_t>(ranks[i]) << 32 | i);
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
+  while (!heap.empty()) {
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const uint64_t top = heap.back();
+    heap.pop_back();
+    const auto i = static_cast<uint32_t>(top);
+    if (ranks[i] != top >> 32) continue;
+    const uint32_t right = next[i];
+    ids[i] = find_merge(ids[i], ids[right])->id;
+    ranks[right] = kNoRank;
+    next[i] = next[right];
+    if (next[i] != kNone) previous[next[i]] = i;
+    push(i);
+    if (previous[i] != kNone) push(previous[i]);
+  }
+  for (uint32_t i = 0; i != kNone; i = next[i]) out.push_back(ids[i]);
+}
+
+}  // namespace fathom::tokenizer
