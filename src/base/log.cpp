@@ -57,4 +57,12 @@ void write(Level level, const std::string& message) {
   }
 }
 
+void write_to_file(const std::string& message) {
+  Sink& s = sink();
+  std::lock_guard lock(s.mutex);
+  if (!s.file) return;
+  std::fprintf(s.file.get(), "%s\n", message.c_str());
+  std::fflush(s.file.get());
+}
+
 }  // namespace fathom::log

@@ -14,6 +14,7 @@ void set_level(Level minimum);
 // Also append every line to this file (empty: stop). The file is created; throws FileError if it cannot be.
 void set_file(const std::string& path);
 void write(Level level, const std::string& message);
+void write_to_file(const std::string& message);  // to set_file's file only, if there is one
 // A line under which no progress display may remain; used by base/progress.h.
 void set_before_line(void (*hook)());
 
