@@ -1,0 +1,42 @@
+// The Hugging Face part of a checkpoint directory: config.json, generation_config.json, tokenizer files,
+// model*.safetensors and their index. Loadable by `fathom`, HF transformers, vLLM, ... as it stands.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "weights/parameter_registry.h"
+#include "weights/saved_tensor.h"
+
+namespace fathom::weights {
+
+// What the files hold under a precision: the values that a forward pass uses. fp32 and fp64 write float32
+// (fp64, a proof's precision, is rounded here; its exact values lie in train_state), bf16 and bf16_pure
+// bfloat16; the correction bias is float32 always. Throws ConfigError under fp8, which is not written yet.
+formats::Dtype saved_dtype(config::Precision precision);
+
+// Every tensor of the table under its HF name, in the table's order, tied copies included. The registry must
+// outlive the result.
+std::vector<SavedTensor> weight_tensors(ParameterRegistry& registry);
+
+// Cut into model.safetensors or model-00001-of-0000N.safetensors.
+std::vector<SavedFile> plan_weight_files(std::vector<SavedTensor> tensors,
+                                         uint64_t max_shard_bytes = kDefaultShardBytes);
+
+// Everything but the tensors: config.json (dtype set to `dtype`, no quantization_config),
+// generation_config.json (token ids), the index where there is more than one file, and the tokenizer's files
+// copied from `tokenizer` (a directory, or a tokenizer.json whose neighbours come along; empty: none).
+// Returns the names of the files written. Throws FileError.
+std::vector<std::string> write_model_files(const std::filesystem::path& directory,
+                                           const config::ModelConfig& model, formats::Dtype dtype,
+                                           const std::vector<SavedFile>& weight_files,
+                                           const std::filesystem::path& tokenizer = {});
+
+// All of it, tensor by tensor: peak extra memory is one chunk. `directory` is made; each file appears
+// complete or not at all, the index last.
+void save_weights(ParameterRegistry& registry, const std::filesystem::path& directory,
+                  const std::filesystem::path& tokenizer = {}, uint64_t max_shard_bytes = kDefaultShardBytes);
+
+}  // namespace fathom::weights

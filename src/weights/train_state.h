@@ -1,0 +1,42 @@
+// The tensors of a checkpoint's train_state/: what a resumed run needs beyond the HF files to go on with the
+// same bits.
+//
+//   train_state/rank_00000_00001.safetensors ...
+//     master.<HF name>      fp32 masters, float32 (precision bf16); double values, float64 (fp64); absent
+//     where the HF
+//                           file holds the exact value (fp32, bf16_pure, correction bias)
+//     exp_avg.<HF name>     AdamW's first moment, in its dtype (float32, bfloat16 or float64)
+//     exp_avg_sq.<HF name>  second moment
+//     metadata              slice.<HF name> = {"shape": [global], "offset": [of this slice]}: a rank writes
+//     the slices
+//                           that it owns; one rank writes whole tensors, offset 0
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "weights/parameter_registry.h"
+#include "weights/saved_tensor.h"
+
+namespace fathom::weights {
+
+inline constexpr const char* kTrainStateFolder = "train_state";
+
+// The files, with names relative to the checkpoint directory. Moments are written where a parameter has them.
+std::vector<SavedFile> plan_train_state(ParameterRegistry& registry, int rank = 0,
+                                        uint64_t max_file_bytes = kDefaultShardBytes);
+
+struct LoadedState {
+  bool has_masters = false;  // every master (where the precision has them) came from train_state
+  bool has_moments = false;  // every moment of every parameter that has them defined came from train_state
+};
+
+// Fills values, low bits and the moments that are defined (make the optimizer first) from a checkpoint of
+// this model: masters from train_state where they are there, else the HF files. Under the precision and state
+// dtype that wrote it every bit is as it was; under others values are converted (from the exact master).
+// Streams from mapped files into place, file by file: no second copy of the state. Missing moments stay as
+// they are. Throws CheckpointError naming file and tensor: missing tensor, other shape, a slice of a layout
+// that this version does not read.
+LoadedState load_state(ParameterRegistry& registry, const std::filesystem::path& directory);
+
+}  // namespace fathom::weights
