@@ -1,5 +1,9 @@
 #include "formats/indexed_dataset.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -185,6 +189,14 @@ int64_t IndexedDataset::document_begin(int64_t document) const {
 std::span<const std::byte> IndexedDataset::sequence_bytes(int64_t sequence) const {
   return {bin_.data() + sequence_pointer(sequence),
           static_cast<size_t>(sequence_length(sequence) * token_type_bytes(type_))};
+}
+
+uint64_t IndexedDataset::index_hash() const { return XXH64(idx_.data(), idx_.size(), 0); }
+
+uint64_t IndexedDataset::bin_hash(size_t end_bytes) const {
+  const size_t count = std::min(end_bytes, bin_.size());
+  const uint64_t first = XXH64(bin_.data(), count, bin_.size());
+  return count == 0 ? first : XXH64(bin_.data() + bin_.size() - count, count, first);
 }
 
 void IndexedDataset::read(int64_t sequence, int64_t begin, int64_t count, int32_t* out) const {

@@ -65,6 +65,10 @@ class IndexedDataset {
   // `count` token ids from token `begin` of a sequence. Throws DataError: a float type, an id outside int32.
   void read(int64_t sequence, int64_t begin, int64_t count, int32_t* out) const;
 
+  // xxHash64 of the whole .idx, and of the .bin's size, first and last `end_bytes` bytes.
+  uint64_t index_hash() const;
+  uint64_t bin_hash(size_t end_bytes) const;
+
  private:
   void check_header();
   void check_sequences();
