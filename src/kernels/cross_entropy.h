@@ -28,7 +28,7 @@ struct CrossEntropyParams {
   double* nll_f64 = nullptr;  // [T], for f64 in place of nll; may be null
   double* lse_f64 = nullptr;  // [T], for f64 in place of lse; may be null
   void* dlogits = nullptr;    // [T, V], row stride dlogits_stride; may be logits (same dtype and stride, or
-                            // bf16 over fp32 with rows starting at the same bytes); may be null
+                              // bf16 over fp32 with rows starting at the same bytes); may be null
   int64_t dlogits_stride = 0;
 };
 void cross_entropy(const CrossEntropyParams& params);

@@ -1,6 +1,8 @@
 #include "kernels/isa.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -10,10 +12,19 @@
 namespace fathom::kernels {
 namespace {
 
+// The tiles' state is large, so Linux gives it only to processes that ask.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+}
+
 bool has_amx() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
-  return (edx >> 22 & 1) && (edx >> 24 & 1) && (edx >> 25 & 1);  // AMX-BF16, AMX-TILE, AMX-INT8
+  const bool has_tiles =
+      (edx >> 22 & 1) && (edx >> 24 & 1) && (edx >> 25 & 1);  // AMX-BF16, AMX-TILE, AMX-INT8
+  return has_tiles && may_use_tiles();
 }
 
 bool has_avx512() {
@@ -44,18 +55,23 @@ std::atomic<Isa>& current() {
 Isa isa() { return current().load(std::memory_order_relaxed); }
 
 void force_isa(Isa forced) {
-  if (!is_supported(forced)) throw ConfigError("instruction set {}: this processor does not have it", name(forced));
+  if (!is_supported(forced))
+    throw ConfigError("instruction set {}: this processor does not have it", name(forced));
   current().store(forced);
 }
 
 bool is_supported(Isa candidate) {
   switch (candidate) {
     case Isa::aten:
-    case Isa::reference: return true;
+    case Isa::reference:
+      return true;
     case Isa::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-    case Isa::avx512: return has_avx512();
-    case Isa::amx: return has_avx512() && has_amx();
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("bmi2");
+    case Isa::avx512:
+      return has_avx512();
+    case Isa::amx:
+      return has_avx512() && has_amx();
   }
   return false;
 }
@@ -68,11 +84,16 @@ Isa parse_isa(const std::string& text) {
 
 const char* name(Isa which) {
   switch (which) {
-    case Isa::aten: return "aten";
-    case Isa::reference: return "reference";
-    case Isa::avx2: return "avx2";
-    case Isa::avx512: return "avx512";
-    case Isa::amx: return "amx";
+    case Isa::aten:
+      return "aten";
+    case Isa::reference:
+      return "reference";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx512:
+      return "avx512";
+    case Isa::amx:
+      return "amx";
   }
   return "?";
 }
