@@ -1,7 +1,9 @@
 #include "base/tree.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -75,6 +77,44 @@ class Builder {
   std::string source_;
   int64_t num_nodes_ = 0;
 };
+
+class DocumentCounter : public YAML::EventHandler {
+ public:
+  int num_documents = 0;
+  int64_t line = 1;  // of the last document
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    ++num_documents;
+    line = std::max(mark.line, 0) + 1;
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
+  }
+  void OnMapEnd() override {}
+};
+
+// yaml-cpp ends the text silently at byte 4 and replaces what is no UTF-8.
+void check_bytes(std::string_view text, const std::string& source) {
+  int64_t line = 1;
+  for (const char c : text) {
+    const unsigned char byte = static_cast<unsigned char>(c);
+    if (c == '\n') ++line;
+    if (byte < 0x20 && c != '\n' && c != '\r' && c != '\t')
+      throw ConfigError("{}:{}: holds the control character {:#04x}; a YAML text has none", source, line,
+                        byte);
+  }
+  try {
+    static_cast<void>(Json(std::string(text)).dump());  // throws on what is no UTF-8
+  } catch (const Json::type_error&) {
+    throw ConfigError("{}: is not UTF-8 text", source);
+  }
+}
 
 bool is_null_word(const std::string& text) {
   return text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL";
@@ -232,18 +272,27 @@ Json Tree::to_json() const {
 }
 
 Tree parse_yaml(std::string_view text, const std::string& source) {
+  check_bytes(text, source);
+  // With a line end at the end yaml-cpp takes an unterminated quote for a whole one; without, it reports it.
+  std::string body(text);
+  body.erase(body.find_last_not_of(" \t\r\n") + 1);
   try {
-    std::istringstream stream{std::string(text)};
-    const std::vector<YAML::Node> documents = YAML::LoadAll(stream);
-    if (documents.size() > 1)
-      throw ConfigError("{}: holds {} YAML documents; one is wanted (remove the --- lines)", source,
-                        documents.size());
-    if (documents.empty()) {
+    DocumentCounter counter;
+    std::istringstream stream(body);
+    YAML::Parser parser(stream);
+    // At most two: on a document that begins with a stray "," the parser returns for ever without moving on.
+    while (counter.num_documents < 2 && parser.HandleNextDocument(counter)) {
+    }
+    if (counter.num_documents > 1)
+      throw ConfigError(
+          "{}:{}: one YAML document is wanted; another, or text that belongs to none, begins here", source,
+          counter.line);
+    if (counter.num_documents == 0) {
       Tree nothing;
       nothing.source = source;
       return nothing;
     }
-    return Builder(source).build(documents.front(), "", 0);
+    return Builder(source).build(YAML::Load(body), "", 0);
   } catch (const YAML::Exception& e) {
     if (e.mark.line >= 0)
       throw ConfigError("{}:{}: not valid YAML (column {}): {}", source, e.mark.line + 1, e.mark.column + 1,

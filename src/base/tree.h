@@ -39,9 +39,9 @@ struct Tree {
   [[noreturn]] void fail(const std::string& problem) const;
 };
 
-// Throws ConfigError with line: syntax error, duplicate key, merge key `<<`, a key that is no scalar, more
-// than one document, aliases that nest into themselves or multiply the text beyond a million nodes, nesting
-// beyond 100 levels.
+// Throws ConfigError with line: syntax error, control characters or bytes that are no UTF-8, duplicate key,
+// merge key `<<`, a key that is no scalar, more than one document, aliases that nest into themselves or
+// multiply the text beyond a million nodes, nesting beyond 100 levels.
 Tree parse_yaml(std::string_view text, const std::string& source);
 Tree read_yaml_file(const std::filesystem::path& path);  // throws FileError, ConfigError
 
