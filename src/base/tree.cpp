@@ -203,6 +203,8 @@ void rebase(Tree& tree, const std::string& path) {
 
 }  // namespace
 
+Tree::Tree() = default;
+
 const Tree* Tree::find(std::string_view key) const {
   for (const auto& [name, value] : entries)
     if (name == key) return &value;

@@ -27,6 +27,7 @@ struct Tree {
   std::string source;                                 // file, or the override's own text
   int64_t line = 0;                                   // from 1; 0: not from a file
 
+  Tree();  // out of line: clang 14 cannot make it where std::pair<std::string, Tree> is still incomplete
   const Tree* find(std::string_view key) const;  // nullptr: no such entry
   std::string where() const;                     // "recipe.yaml:12: train.lr.peak"
 

@@ -1,0 +1,63 @@
+# shellcheck shell=bash disable=SC2154
+# ./run test-slow (sourced by run): what takes too long for every change. Each part is one row of the table in
+# docs/quality.md; logs are under build/slow/.
+
+fuzz_seconds=${FATHOM_FUZZ_SECONDS:-300}
+
+# NAME COMMAND...: runs it, keeps its log, adds a row. Never stops the parts after it.
+record() {
+  local name=$1 log="build/slow/${1// /-}.log" start=$SECONDS verdict=passed
+  say "$name"
+  # A shell of its own, so that the first fault ends the part.
+  (set -e; "${@:2}") >"$log" 2>&1 &
+  if ! wait $!; then
+    verdict=FAILED failures=$((failures + 1))
+    tail -n 30 "$log"
+  fi
+  local detail
+  detail=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1) || true
+  printf '| %s | %s | %s | %d s |\n' "$name" "$verdict" "$detail" $((SECONDS - start)) | tee -a build/slow/table.md
+}
+
+slow_release_tests() {
+  build release
+  run_ctest "$release" -L slow
+}
+
+sanitized_tests() {  # PRESET: the layers below ops, without LibTorch
+  build "$1"
+  ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 run_ctest "build/$1" -LE slow
+}
+
+fixtures_made_anew() {
+  setup
+  need_oracle
+  .deps/oracle/bin/python tests/golden/check_fixtures.py
+}
+
+task_test_slow() {
+  local failures=0
+  rm -rf build/slow
+  mkdir -p build/slow
+  setup
+  record "slow tests" slow_release_tests
+  record "address and undefined-behaviour sanitizers" sanitized_tests asan
+  record "thread sanitizer" sanitized_tests tsan
+  record "fixtures made anew" fixtures_made_anew
+  record "fuzzing, $fuzz_seconds s a target" task_fuzz all "$fuzz_seconds"
+
+  local page=docs/quality.md commit
+  commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+  # Everything above the mark is written by hand and stays.
+  { sed '/<!-- results/,$d' "$page"
+    echo "<!-- results: written by ./run test-slow -->"
+    echo "Run on $(date -u +%Y-%m-%d) at commit $commit: $(nproc) x $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)."
+    echo
+    echo "| part | verdict | count | time |"
+    echo "| --- | --- | --- | --- |"
+    cat build/slow/table.md
+  } >build/slow/quality.md
+  cp build/slow/quality.md "$page"
+  say "$page has the results; $failures of the parts failed"
+  [[ $failures -eq 0 ]]
+}
