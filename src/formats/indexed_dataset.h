@@ -95,6 +95,7 @@ class IndexedDatasetWriter {
   void add_sequence(std::span<const int32_t> tokens);
   void end_document();                       // a document may have no sequence
   void append(const IndexedDataset& other);  // its sequences and documents; the type must be the same
+  void append_document(const IndexedDataset& other, int64_t document);
   int64_t num_sequences() const;
   int64_t num_documents() const;
   int64_t num_tokens() const;

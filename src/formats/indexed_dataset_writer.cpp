@@ -168,19 +168,22 @@ void IndexedDatasetWriter::add_sequence(std::span<const int32_t> tokens) {
 void IndexedDatasetWriter::end_document() { state_->documents.push(state_->lengths.count()); }
 
 void IndexedDatasetWriter::append(const IndexedDataset& other) {
+  for (int64_t d = 0; d < other.num_documents(); ++d) append_document(other, d);
+}
+
+void IndexedDatasetWriter::append_document(const IndexedDataset& other, int64_t document) {
   State& s = *state_;
   if (other.type() != s.type || other.has_modes())
     throw DataError("{}: it holds {} values{}, the output {}: they cannot be joined", other.bin_path(),
                     token_type_name(other.type()), other.has_modes() ? " with modes" : "",
                     token_type_name(s.type));
-  const int64_t first = s.lengths.count();
-  for (int64_t i = 0; i < other.num_sequences(); ++i) {
+  for (int64_t i = other.document_begin(document); i < other.document_begin(document + 1); ++i) {
     const auto bytes = other.sequence_bytes(i);
     s.bin.write(bytes.data(), bytes.size());
     s.lengths.push(other.sequence_length(i));
+    s.num_tokens += other.sequence_length(i);
   }
-  for (int64_t d = 1; d <= other.num_documents(); ++d) s.documents.push(first + other.document_begin(d));
-  s.num_tokens += other.num_tokens();
+  end_document();
 }
 
 int64_t IndexedDatasetWriter::num_sequences() const { return state_->lengths.count(); }
