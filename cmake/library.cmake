@@ -36,7 +36,7 @@ function(fathom_kernel_library)
     "-O3;-mavx2;-mfma;-mf16c;-mbmi2;-ffp-contract=fast;-mtune=haswell")
   # GCC 12 takes the deliberately undefined operands of its own AVX-512 header for uninitialised ones (its bug 105593).
   set(avx512_flags
-    "-O3;-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx512vnni;-ffp-contract=fast;-mprefer-vector-width=512;-Wno-maybe-uninitialized")
+    "-O3;-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx512vnni;-ffp-contract=fast;-mprefer-vector-width=512;-Wno-maybe-uninitialized;-Wno-uninitialized")
   set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS "${avx512_flags}")
   set_source_files_properties(${amx} PROPERTIES COMPILE_OPTIONS "${avx512_flags};-mamx-tile;-mamx-bf16;-mamx-int8")
   add_library(fathom_kernels STATIC ${portable} ${avx2} ${avx512} ${amx})

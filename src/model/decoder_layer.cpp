@@ -1,0 +1,56 @@
+#include "model/decoder_layer.h"
+
+#include <ATen/TensorOperators.h>
+
+#include "ops/norm.h"
+#include "ops/recompute.h"
+
+namespace fathom::model {
+
+DecoderLayer::DecoderLayer(weights::ParameterRegistry& registry, int64_t layer)
+    : layer_(layer),
+      eps_(registry.model().rms_norm_eps),
+      input_norm_(registry.add(config::layer_prefix(layer) + "input_layernorm.weight")),
+      post_attention_norm_(registry.add(config::layer_prefix(layer) + "post_attention_layernorm.weight")),
+      attention_(registry, layer) {
+  if (registry.model().is_moe_layer(layer)) {
+    moe_.emplace(registry, layer);
+  } else {
+    mlp_.emplace(registry, config::layer_prefix(layer) + "mlp.");
+  }
+}
+
+Moe::Output DecoderLayer::feed_forward(const at::Tensor& x, const ForwardContext& context) {
+  const at::Tensor normed = ops::rms_norm(x, post_attention_norm_, eps_);
+  Moe::Output output = moe_ ? moe_->forward(normed, context) : Moe::Output{mlp_->forward(normed), at::Tensor()};
+  output.y = x + output.y;
+  return output;
+}
+
+Moe::Output DecoderLayer::forward(const at::Tensor& x, const ForwardContext& context, bool recompute) {
+  if (!recompute) {
+    return feed_forward(x + attention_.forward(ops::rms_norm(x, input_norm_, eps_), context), context);
+  }
+  const ops::TensorList out = ops::recompute(
+      [this, context](const ops::TensorList& in) -> ops::TensorList {
+        const Moe::Output inner = forward(in[0], context, false);
+        if (!inner.balance_loss.defined()) return {inner.y};
+        return {inner.y, inner.balance_loss};
+      },
+      {x});
+  return {out[0], out.size() > 1 ? out[1] : at::Tensor()};
+}
+
+at::Tensor DecoderLayer::prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
+                                 int64_t cache_layer) {
+  const at::Tensor attended = attention_.prefill(ops::rms_norm(x, input_norm_, eps_), context, cache, cache_layer);
+  return feed_forward(x + attended, context).y;
+}
+
+at::Tensor DecoderLayer::decode(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
+                                int64_t cache_layer) {
+  const at::Tensor attended = attention_.decode(ops::rms_norm(x, input_norm_, eps_), context, cache, cache_layer);
+  return feed_forward(x + attended, context).y;
+}
+
+}  // namespace fathom::model

@@ -1,0 +1,19 @@
+// What one micro-batch's pass through the layers shares.
+#pragma once
+
+#include "config/recipe.h"
+#include "ops/attention.h"
+
+namespace fathom::model {
+
+struct ForwardContext {
+  ops::SequenceLayout layout;          // B sequences of S tokens, their rotary angles and documents
+  double balance_coefficient = 0;      // factor of each sequence's balance loss: alpha / sequences of the global batch
+  bool count_load = false;             // training: experts' loads are counted (never twice under recompute)
+  config::RecomputeSection recompute;
+};
+
+// Under RecomputeKind::per_stage the first layers[0] of this stage's layers are recomputed.
+bool recomputes_layer(const config::RecomputeSection& recompute, int64_t layer_of_stage);
+
+}  // namespace fathom::model
