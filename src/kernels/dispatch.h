@@ -31,24 +31,25 @@ struct AttentionTask {
 };
 inline constexpr int64_t kAttentionBlock = 64;  // tokens of a block of queries, and of keys
 
-#define FATHOM_ROW_BODIES                                                                                  \
-  void adamw_range(const AdamWParams& params, int64_t begin, int64_t end);                                 \
-  void split_range(const float* master, bf16* hi, uint16_t* lo, int64_t count);                            \
-  void merge_range(const bf16* hi, const uint16_t* lo, float* master, int64_t count);                      \
-  SquareSum square_sum_chunk(DType type, const void* values, int64_t begin, int64_t end);                  \
-  void rms_norm_forward_rows(const RmsNormForwardParams& params, int64_t begin, int64_t end);              \
-  void rms_norm_backward_rows(const RmsNormBackwardParams& params, int64_t begin, int64_t end,             \
-                              void* dweight);                                                              \
-  void rope_tokens(const RopeParams& params, int64_t begin, int64_t end);                                  \
-  void swiglu_forward_range(const SwigluForwardParams& params, int64_t row, int64_t begin, int64_t end);   \
-  void swiglu_backward_range(const SwigluBackwardParams& params, int64_t row, int64_t begin, int64_t end); \
-  void router_forward_rows(const RouterForwardParams& params, int64_t begin, int64_t end, float* choice);  \
-  void combine_tokens(const MoeCombineParams& params, int64_t begin, int64_t end);                         \
-  void combine_backward_tokens(const MoeCombineBackwardParams& params, int64_t begin, int64_t end);        \
-  void cross_entropy_rows(const CrossEntropyParams& params, int64_t begin, int64_t end);                   \
-  void convert_range(const bf16* from, float* to, int64_t count);                                          \
-  void convert_range(const float* from, bf16* to, int64_t count);                                          \
+// clang-format off
+#define FATHOM_ROW_BODIES \
+  void adamw_range(const AdamWParams& params, int64_t begin, int64_t end); \
+  void split_range(const float* master, bf16* hi, uint16_t* lo, int64_t count); \
+  void merge_range(const bf16* hi, const uint16_t* lo, float* master, int64_t count); \
+  SquareSum square_sum_chunk(DType type, const void* values, int64_t begin, int64_t end); \
+  void rms_norm_forward_rows(const RmsNormForwardParams& params, int64_t begin, int64_t end); \
+  void rms_norm_backward_rows(const RmsNormBackwardParams& params, int64_t begin, int64_t end, void* dweight); \
+  void rope_tokens(const RopeParams& params, int64_t begin, int64_t end); \
+  void swiglu_forward_rows(const SwigluForwardParams& params, int64_t begin, int64_t end); \
+  void swiglu_backward_rows(const SwigluBackwardParams& params, int64_t begin, int64_t end); \
+  void router_scores(Scoring scoring, const float* logits, float* scores, int64_t num_experts); \
+  void combine_tokens(const MoeCombineParams& params, int64_t begin, int64_t end); \
+  void combine_backward_tokens(const MoeCombineBackwardParams& params, int64_t begin, int64_t end); \
+  void cross_entropy_rows(const CrossEntropyParams& params, int64_t begin, int64_t end); \
+  void convert_range(const bf16* from, float* to, int64_t count); \
+  void convert_range(const float* from, bf16* to, int64_t count); \
   void accumulate_range(DType sum_type, void* sum, DType type, const void* x, int64_t count, float scale);
+// clang-format on
 
 #define FATHOM_ATTENTION_BODIES                                                                  \
   std::size_t attention_scratch_bytes(const AttentionShape& shape, bool backward);               \

@@ -42,8 +42,8 @@ struct RmsNormBackwardParams {
       nullptr;  // [T, D] dense, added to dx before rounding (the gradient that skips the norm); may be null
   void* dx = nullptr;  // [T, D], row stride dx_stride; may be dy or dresidual; may be null
   int64_t dx_stride = 0;
-  float* dweight = nullptr;  // [D] added to; may be null. Rows are summed in fixed blocks
-                             // of 64 in order: the same bits for any number of threads
+  void* dweight = nullptr;  // [D] added to; may be null. Rows are summed in fixed blocks
+                            // of 64 in order: the same bits for any number of threads
 };
 void rms_norm_backward(const RmsNormBackwardParams& params);
 

@@ -91,6 +91,34 @@ FATHOM_INLINE Vec select(Mask m, Vec if_set, Vec otherwise) {
   return _mm512_mask_blend_ps(m, otherwise, if_set);
 }
 
+FATHOM_INLINE IVec bits(Vec a) { return _mm512_castps_si512(a); }
+FATHOM_INLINE Vec from_bits(IVec a) { return _mm512_castsi512_ps(a); }
+FATHOM_INLINE IVec add(IVec a, IVec b) { return _mm512_add_epi32(a, b); }
+FATHOM_INLINE IVec high_half_signed(IVec a) { return _mm512_srai_epi32(a, 16); }
+FATHOM_INLINE IVec high_half(IVec a) { return _mm512_srli_epi32(a, 16); }
+// The low 16 bits of the first n.
+FATHOM_INLINE void store_low_halves(U16* p, IVec a, int64_t n) {
+  _mm256_mask_storeu_epi16(p, n == kWidth ? Mask(0xffff) : first(n), _mm512_cvtepi32_epi16(a));
+}
+// The sum of squares of the lanes of a, in double, onto eight sums.
+using DoubleVec = __m512d;
+FATHOM_INLINE DoubleVec add_squares(DoubleVec sums, Vec a) {
+  const __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a)),
+                hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+  return _mm512_fmadd_pd(hi, hi, _mm512_fmadd_pd(lo, lo, sums));
+}
+FATHOM_INLINE DoubleVec zero_double() { return _mm512_setzero_pd(); }
+FATHOM_INLINE double sum_of(DoubleVec a) { return _mm512_reduce_add_pd(a); }
+// (a0, a1, a2, a3 ...) -> (a1, a0, a3, a2 ...)
+FATHOM_INLINE Vec swap_pairs(Vec a) { return _mm512_permute_ps(a, 0xb1); }
+// a b - c in even lanes, a b + c in odd lanes
+FATHOM_INLINE Vec multiply_subtract_add(Vec a, Vec b, Vec c) { return _mm512_fmaddsub_ps(a, b, c); }
+// n / 2 values, each twice
+FATHOM_INLINE Vec load_doubled(const float* p, int64_t n) {
+  const __m512i order = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+  return _mm512_permutexvar_ps(order, _mm512_maskz_loadu_ps(first(n / 2), p));
+}
+
 // The 16 x 16 transpose of 32-bit units.
 FATHOM_INLINE void transpose_square(const F32* from, int64_t from_stride, F32* to, int64_t to_stride) {
   __m512 r[16], t[16];
@@ -208,6 +236,39 @@ FATHOM_INLINE Mask equal(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ);
 FATHOM_INLINE bool all(Mask m) { return _mm256_movemask_ps(m) == 0xff; }
 FATHOM_INLINE Vec select(Mask m, Vec if_set, Vec otherwise) { return _mm256_blendv_ps(otherwise, if_set, m); }
 
+FATHOM_INLINE IVec bits(Vec a) { return _mm256_castps_si256(a); }
+FATHOM_INLINE Vec from_bits(IVec a) { return _mm256_castsi256_ps(a); }
+FATHOM_INLINE IVec add(IVec a, IVec b) { return _mm256_add_epi32(a, b); }
+FATHOM_INLINE IVec high_half_signed(IVec a) { return _mm256_srai_epi32(a, 16); }
+FATHOM_INLINE IVec high_half(IVec a) { return _mm256_srli_epi32(a, 16); }
+FATHOM_INLINE void store_low_halves(U16* p, IVec a, int64_t n) {
+  const __m128i halves = low_halves(_mm256_and_si256(a, _mm256_set1_epi32(0xffff)));
+  if (n == kWidth) {
+    _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), halves);
+    return;
+  }
+  alignas(16) U16 buffer[8];
+  _mm_store_si128(reinterpret_cast<__m128i*>(buffer), halves);
+  for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
+}
+using DoubleVec = __m256d;
+FATHOM_INLINE DoubleVec add_squares(DoubleVec sums, Vec a) {
+  const __m256d lo = _mm256_cvtps_pd(_mm256_castps256_ps128(a)),
+                hi = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+  return _mm256_fmadd_pd(hi, hi, _mm256_fmadd_pd(lo, lo, sums));
+}
+FATHOM_INLINE DoubleVec zero_double() { return _mm256_setzero_pd(); }
+FATHOM_INLINE double sum_of(DoubleVec a) {
+  const __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
+FATHOM_INLINE Vec swap_pairs(Vec a) { return _mm256_permute_ps(a, 0xb1); }
+FATHOM_INLINE Vec multiply_subtract_add(Vec a, Vec b, Vec c) { return _mm256_fmaddsub_ps(a, b, c); }
+FATHOM_INLINE Vec load_doubled(const float* p, int64_t n) {
+  const __m256i order = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+  return _mm256_permutevar8x32_ps(load_first(p, n / 2), order);
+}
+
 // The 8 x 8 transpose of 32-bit units.
 FATHOM_INLINE void transpose_square(const F32* from, int64_t from_stride, F32* to, int64_t to_stride) {
   __m256 r[8], t[8];
@@ -262,23 +323,21 @@ FATHOM_INLINE Vec exp(Vec x) {
 
 FATHOM_INLINE Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exp(zero() - x)); }
 
-// Calls block(i, whole) over [begin, end) in steps of the width; `whole` is a constant in each of the two
-// expansions.
-#define FATHOM_FOR_VECTORS(i, begin, end, body) \
-  do {                                          \
-    int64_t i = begin;                          \
-    for (; i + kWidth <= end; i += kWidth) {    \
-      constexpr int64_t n = kWidth;             \
-      (void)n;                                  \
-      body                                      \
-    }                                           \
-    if (i < end) {                              \
-      const int64_t n = end - i;                \
-      body                                      \
-    }                                           \
+// The statements for i = begin, begin + width ... with n values each: n is the constant width in all but the
+// last, so that load_n and store_n cost no mask there.
+#define FATHOM_FOR_VECTORS(i, begin, end, ...) \
+  do {                                         \
+    int64_t i = begin;                         \
+    for (; i + kWidth <= end; i += kWidth) {   \
+      constexpr int64_t n = kWidth;            \
+      __VA_ARGS__                              \
+    }                                          \
+    if (i < end) {                             \
+      const int64_t n = end - i;               \
+      __VA_ARGS__                              \
+    }                                          \
   } while (false)
 
-// load or load_first by the type of n: a whole vector costs no mask.
 template <typename T>
 FATHOM_INLINE Vec load_n(const T* p, int64_t n) {
   return n == kWidth ? load(p) : load_first(p, n);
@@ -291,6 +350,10 @@ FATHOM_INLINE void store_n(T* p, Vec a, int64_t n) {
     store_first(p, a, n);
   }
 }
+
+// As a value of T would have it.
+FATHOM_INLINE Vec rounded_as(const float*, Vec a) { return a; }
+FATHOM_INLINE Vec rounded_as(const bf16*, Vec a) { return widen(narrow(a)); }
 
 }  // namespace
 }  // namespace fathom::kernels::FATHOM_SET
