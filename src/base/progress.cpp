@@ -21,7 +21,8 @@ std::string scaled(double value, const char* suffix) {
     value /= 1000;
     ++i;
   }
-  return i == 0 ? fmt::format("{:.0f}{}", value, suffix) : fmt::format("{:.1f}{}{}", value, kPrefixes[i], suffix);
+  return i == 0 ? fmt::format("{:.0f}{}", value, suffix)
+                : fmt::format("{:.1f}{}{}", value, kPrefixes[i], suffix);
 }
 
 }  // namespace
@@ -37,6 +38,16 @@ std::string format_bytes(double bytes) {
 }
 
 std::string format_count(double count) { return scaled(count, ""); }
+
+std::string format_integer(int64_t value) {
+  const std::string digits = fmt::format("{}", value);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && digits[i - 1] != '-' && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
+}
 
 std::string format_duration(double seconds) {
   if (seconds < 60) return fmt::format("{:.1f}s", seconds);
@@ -97,7 +108,9 @@ void Progress::finish() {
 
 void Progress::show(bool last) {
   const double elapsed = std::max(seconds(), 1e-9), rate = static_cast<double>(done_) / elapsed;
-  const auto amount = [this](double x) { return unit_ == "B" ? format_bytes(x) : format_count(x) + " " + unit_; };
+  const auto amount = [this](double x) {
+    return unit_ == "B" ? format_bytes(x) : format_count(x) + " " + unit_;
+  };
   std::string line = fmt::format("{}: {}", title_, amount(static_cast<double>(done_)));
   if (total_ > 0 && !last) {
     line += fmt::format(" of {} ({:.0f}%)", amount(static_cast<double>(total_)),

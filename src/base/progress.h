@@ -12,6 +12,7 @@ namespace fathom {
 std::string format_bytes(double bytes);        // "1.2 GB" (decimal)
 std::string format_duration(double seconds);   // "4.2s", "3m05s", "2h10m"
 std::string format_count(double count);        // "1.2k", "3.4M"
+std::string format_integer(int64_t value);     // "12,345"
 bool stderr_is_terminal();
 
 class Progress {

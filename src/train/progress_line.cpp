@@ -15,18 +15,6 @@
 namespace fathom::train {
 namespace {
 
-// 12345.6 -> "12,346"; of values that are not negative.
-std::string with_thousands(double value) {
-  if (!(std::abs(value) < 1e15)) return fmt::format("{:.3g}", value);
-  const std::string digits = fmt::format("{:.0f}", value);
-  std::string text;
-  for (size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
-    text += digits[i];
-  }
-  return text;
-}
-
 // Losses: four decimals while they fit.
 std::string loss_text(double loss) {
   if (std::isnan(loss)) return "nan";
@@ -37,7 +25,10 @@ std::string norm_text(double norm) {
   return norm < 1e-2 || norm >= 1e3 ? fmt::format("{:.2e}", norm) : fmt::format("{:.2f}", norm);
 }
 
-std::string rate_text(double rate) { return rate < 10 ? fmt::format("{:.1f}", rate) : with_thousands(rate); }
+std::string rate_text(double rate) {
+  if (rate < 10) return fmt::format("{:.1f}", rate);
+  return rate < 1e15 ? format_integer(std::llround(rate)) : fmt::format("{:.3g}", rate);
+}
 
 }  // namespace
 
@@ -132,8 +123,8 @@ void ProgressLine::finish(const std::vector<StepMetrics>& history) {
   const std::string curve = format_loss_curve(history, std::clamp(terminal_width() - 60, 10, 60));
   if (!curve.empty()) log::info("{}", curve);
   if (tokens_ > 0)
-    log::info("{} tokens in {}, {} tok/s", with_thousands(static_cast<double>(tokens_)),
-              format_duration(seconds), rate_text(static_cast<double>(tokens_) / std::max(seconds, 1e-9)));
+    log::info("{} tokens in {}, {} tok/s", format_integer(tokens_), format_duration(seconds),
+              rate_text(static_cast<double>(tokens_) / std::max(seconds, 1e-9)));
 }
 
 }  // namespace fathom::train
