@@ -131,7 +131,7 @@ def main():
                   "// clang-format off\n"
                   '#include "tokenizer/unicode.h"\n\nnamespace fathom::tokenizer::unicode_data {\n\n'
                   f'const char* const kOracle = "tokenizers {ORACLE}";\n\n'
-                  "// {first, last, Category}; code points in no range are Cn.\n"
+                  "// {first, last, category}; code points in no range are Cn.\n"
                   f"const CategoryRange kCategories[] = {{\n")
         out.write(wrapped(f"{{{a:#x},{b:#x},{i}}}," for a, b, i in runs))
         out.write(f"\n}};\nconst size_t kNumCategories = {len(runs)};\n")

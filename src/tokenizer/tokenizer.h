@@ -25,8 +25,9 @@
 
 namespace fathom::tokenizer {
 
-// What becomes of the literal text of a control token (`<｜User｜>`: special, or written <...>) inside the
-// input.
+// What becomes of the literal text of a control token inside the input. Control tokens are the special ones
+// and all added tokens written <...>: DeepSeek's own files do not mark <|User|> (with full-width bars) as
+// special.
 enum class SpecialTokens {
   text,    // ordinary text, so that a document cannot forge a turn of the conversation
   encode,  // the token's id, as HF does

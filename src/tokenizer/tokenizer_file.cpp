@@ -66,7 +66,7 @@ void read_template(const Json& json, const std::string& where, std::vector<int32
 class FileReader {
  public:
   FileReader(std::string_view text, std::string where, Bpe& bpe)
-      : reader_(text, where), where_(std::move(where)), bpe_(bpe) {}
+      : reader_(text, where), where_(std::move(where)), bpe_(bpe), expected_(text.size() / 61) {}
 
   void read() {
     bool has_model = false;
@@ -104,7 +104,8 @@ class FileReader {
       if (key == "vocab" && !has_vocab) {
         if (type != "BPE" || reader_.peek() != '{') refuse_type(type);
         has_vocab = true;
-        bpe_.reserve(size_t{1} << 17, size_t{1} << 17);
+        // An entry and a merge take some 60 bytes of the file together; a wrong guess only costs time.
+        bpe_.reserve(expected_, expected_);
         reader_.begin_object();
         std::string_view token;
         while (reader_.next_key(token)) {
@@ -170,6 +171,7 @@ class FileReader {
   JsonReader reader_;
   std::string where_;
   Bpe& bpe_;
+  size_t expected_;
   std::string spelled_;
 };
 

@@ -17,16 +17,10 @@ struct CodePointRange {
   uint32_t first, last;  // both inclusive
 };
 
-// In the order of CATEGORIES in tools/make_unicode_tables.py.
-// clang-format off
-enum class Category : uint8_t { Cn, Cc, Cf, Co, Lu, Ll, Lt, Lm, Lo, Mn, Mc, Me, Nd, Nl, No, Pc, Pd, Ps, Pe, Pi, Pf,
-                                Po, Sm, Sc, Sk, So, Zs, Zl, Zp };
-// clang-format on
-
 namespace unicode_data {
 struct CategoryRange {
   uint32_t first, last;
-  uint8_t category;
+  uint8_t category;  // index into CATEGORIES of tools/make_unicode_tables.py
 };
 extern const char* const kOracle;
 extern const CategoryRange kCategories[];

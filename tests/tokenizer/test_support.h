@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -53,8 +54,8 @@ inline const Json& small_json() {
 
 inline Tokenizer load_text(const std::string& tokenizer_json, const std::string& config_json = "") {
   const TemporaryDirectory folder;
-  write_text_file(folder.path() / "tokenizer.json", tokenizer_json);
-  if (!config_json.empty()) write_text_file(folder.path() / "tokenizer_config.json", config_json);
+  std::ofstream(folder.path() / "tokenizer.json") << tokenizer_json;
+  if (!config_json.empty()) std::ofstream(folder.path() / "tokenizer_config.json") << config_json;
   return Tokenizer::load(folder.path());
 }
 
