@@ -312,7 +312,7 @@ std::string apply_override(Tree& root, const std::string& assignment) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0)
     throw ConfigError("{}: write key.path=value, for example --set train.steps=20", source);
-  const std::string path = assignment.substr(0, equals);
+  std::string path = assignment.substr(0, equals);
   Tree* node = &root;
   std::string walked;
   for (size_t begin = 0; begin <= path.size();) {
