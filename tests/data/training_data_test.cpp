@@ -216,8 +216,7 @@ TEST(TrainingData, valid_data_come_from_their_own_files_or_the_split) {
   auto data = section({{kFixtures / "a", 1.0}}, 8);
   EXPECT_THROW(TrainingData(data, Split::valid, 0, 1, -1, kVocab), ConfigError);
   data.split = "75,25";
-  const auto of_split =
-      TrainingData(data, Split::valid, 0, 1, -1, kVocab).datasets()[0]->tokens_per_epoch();
+  const auto of_split = TrainingData(data, Split::valid, 0, 1, -1, kVocab).datasets()[0]->tokens_per_epoch();
   data.valid = {{kFixtures / "b", 1.0}};
   EXPECT_EQ(TrainingData(data, Split::valid, 0, 1, -1, kVocab).datasets()[0]->tokens_per_epoch(), 119);
   EXPECT_NE(of_split, 119);
