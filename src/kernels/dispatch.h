@@ -46,6 +46,7 @@ inline constexpr int64_t kAttentionBlock = 64;  // tokens of a block of queries,
   void combine_tokens(const MoeCombineParams& params, int64_t begin, int64_t end); \
   void combine_backward_tokens(const MoeCombineBackwardParams& params, int64_t begin, int64_t end); \
   void cross_entropy_rows(const CrossEntropyParams& params, int64_t begin, int64_t end); \
+  void exp_range(const float* x, float* y, int64_t count); \
   void convert_range(const bf16* from, float* to, int64_t count); \
   void convert_range(const float* from, bf16* to, int64_t count); \
   void accumulate_range(DType sum_type, void* sum, DType type, const void* x, int64_t count, float scale);

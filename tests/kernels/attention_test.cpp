@@ -115,8 +115,7 @@ Bound bound(const Problem<T>& p, const std::vector<T>& expected, double top_scor
   const double eps = fathom::testing::kEpsF32 * sums;
   const double size = std::max(
       1.0, largest(expected));  // inputs are of order 1: where all cancels (S = 1) their rounding stays
-  if (sizeof(T) == 2)
-    return {2 * fathom::testing::kEpsBf16, (2 * fathom::testing::kEpsBf16 + eps) * size, 2e-5};
+  if (sizeof(T) == 2) return {fathom::testing::kEpsBf16, (fathom::testing::kEpsBf16 + eps) * size, 2e-5};
   return {eps, eps * size, eps * eps};  // the cosine differs by half the square of the relative error
 }
 

@@ -24,7 +24,7 @@ inline double as_double(float x) { return x; }
 inline double as_double(bf16 x) { return to_float(x); }
 
 inline constexpr double kEpsF32 = 0x1p-24;  // half a unit in the last place, relative
-inline constexpr double kEpsBf16 = 0x1p-9;
+inline constexpr double kEpsBf16 = 0x1p-8;
 
 struct Bound {
   double relative = 0;  // of |expected|

@@ -1,7 +1,13 @@
+#include <cmath>
+
 #include "kernels/dispatch.h"
 #include "kernels/reference/values.h"
 
 namespace fathom::kernels::reference {
+
+void exp_range(const float* x, float* y, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<float>(std::exp(double(x[i])));
+}
 
 void convert_range(const bf16* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
