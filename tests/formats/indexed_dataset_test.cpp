@@ -193,7 +193,7 @@ TEST_F(DamagedIndex, is_refused_with_field_and_offset) {
   EXPECT_THAT(with<int64_t>(kDocuments + 800, 99), HasSubstr("the documents end at sequence 99 of 100"));
   EXPECT_THAT(refusal(idx_, bin_.substr(1)), HasSubstr("one of the files is truncated"));
   EXPECT_THAT(refusal(idx_, bin_ + "x"), HasSubstr("the files do not belong together"));
-  for (size_t size = 0; size < idx_.size(); ++size)
+  for (size_t size = 0; size < idx_.size(); size += size < 40 ? 1 : 37)
     EXPECT_NE(refusal(idx_.substr(0, size), bin_), "") << size;
 }
 
