@@ -17,6 +17,10 @@ namespace fathom::weights {
 // bfloat16; the correction bias is float32 always. Throws ConfigError under fp8, which is not written yet.
 formats::Dtype saved_dtype(config::Precision precision);
 
+// Elements [begin, begin + count) of a contiguous one-dimensional tensor on any device, converted to `dtype`.
+void read_elements(const at::Tensor& flat, int64_t begin, int64_t count, formats::Dtype dtype,
+                   std::byte* out);
+
 // Every tensor of the table under its HF name, in the table's order, tied copies included. The registry must
 // outlive the result.
 std::vector<SavedTensor> weight_tensors(ParameterRegistry& registry);
@@ -24,6 +28,8 @@ std::vector<SavedTensor> weight_tensors(ParameterRegistry& registry);
 // Cut into model.safetensors or model-00001-of-0000N.safetensors.
 std::vector<SavedFile> plan_weight_files(std::vector<SavedTensor> tensors,
                                          uint64_t max_shard_bytes = kDefaultShardBytes);
+
+void check_tokenizer(const std::filesystem::path& tokenizer);  // throws FileError: no tokenizer lies there
 
 // Everything but the tensors: config.json (dtype set to `dtype`, no quantization_config),
 // generation_config.json (token ids), the index where there is more than one file, and the tokenizer's files

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,11 @@ struct SavedFile {
 
 inline constexpr uint64_t kDefaultShardBytes = 5'000'000'000;
 
-// Calls sink(byte_offset, bytes, count) for consecutive chunks of the tensor; `buffer` is reused between
+std::vector<formats::TensorDeclaration> declarations(const std::vector<SavedTensor>& tensors);
+// As formats::plan_shards cuts and names them.
+std::vector<SavedFile> cut_into_files(std::vector<SavedTensor> tensors, uint64_t max_file_bytes);
+
+// Calls sink(byte_offset, bytes) for consecutive chunks of the tensor; `buffer` is reused between
 // tensors.
 void for_each_chunk(const SavedTensor& tensor, std::vector<std::byte>& buffer,
                     const std::function<void(uint64_t offset, std::span<const std::byte> bytes)>& sink);

@@ -1,0 +1,38 @@
+// What lies in OUT/checkpoints, as the parts of the checkpoint code see it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "formats/checkpoint_manifest.h"
+
+namespace fathom::train {
+
+inline constexpr std::string_view kStepPrefix = "step_";
+// In the name of everything that is being written or removed; what a killed run leaves is known by it.
+inline constexpr std::string_view kTemporaryMark = ".tmp-";
+
+std::optional<int64_t> step_of_name(const std::string& name);  // of "step_00001000"
+// Every step_* directory, newest first; nothing where `folder` does not exist.
+std::vector<std::pair<int64_t, std::filesystem::path>> list_checkpoints(const std::filesystem::path& folder);
+bool is_state_tensor_file(const std::string& name);  // train_state/*.safetensors
+bool has_state_tensors(const std::filesystem::path& directory);
+// As formats::find_fault, and that the manifest is one of this step with what a resume needs.
+std::optional<std::string> find_checkpoint_fault(const std::filesystem::path& directory, int64_t step,
+                                                 formats::Verify what);
+
+// Removes what killed runs left: *.tmp-* in the folder and in its step_* directories.
+void remove_leftovers(const std::filesystem::path& folder);
+// Puts `temporary` under its final name in one step, also where a directory of that name exists (which goes).
+void put_in_place(const std::filesystem::path& temporary, const std::filesystem::path& final_path);
+// Renames, then deletes, so that no half-deleted directory has a checkpoint's name.
+void remove_checkpoint(const std::filesystem::path& directory);
+// Takes the optimizer's tensors out of a checkpoint, its manifest first.
+void drop_state_tensors(const std::filesystem::path& directory);
+
+}  // namespace fathom::train

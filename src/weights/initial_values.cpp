@@ -1,0 +1,41 @@
+#include "weights/initial_values.h"
+
+#include <algorithm>
+
+#include "base/parallel.h"
+#include "base/random.h"
+
+namespace fathom::weights {
+namespace {
+
+constexpr int64_t kFillChunk = 1 << 18;
+
+// DeepSeek ships the MTP layers' embedding and head as copies of the trunk's.
+const std::string& source_name(const config::TensorSpec& spec) {
+  static const std::string embedding = "model.embed_tokens.weight", head = "lm_head.weight";
+  switch (spec.role) {
+    case config::TensorRole::mtp_embedding:
+      return embedding;
+    case config::TensorRole::mtp_head:
+      return head;
+    default:
+      return spec.name;
+  }
+}
+
+}  // namespace
+
+void initial_values(const config::TensorSpec& spec, double initializer_range, uint64_t seed, int64_t begin,
+                    int64_t count, float* out) {
+  if (!spec.is_initialized_normal()) {
+    std::fill(out, out + count, spec.role == config::TensorRole::router_bias ? 0.0f : 1.0f);
+    return;
+  }
+  const uint64_t key = stream_key(seed, source_name(spec));
+  const auto std = static_cast<float>(initializer_range);
+  parallel_for(0, count, kFillChunk, [&](int64_t from, int64_t to) {
+    fill_normal(key, static_cast<uint64_t>(begin + from), to - from, 0.0f, std, out + from);
+  });
+}
+
+}  // namespace fathom::weights
