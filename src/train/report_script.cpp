@@ -174,7 +174,7 @@ function chart(title, names, options = {}) {
       picture.append(svg('line', {x1: left, x2: width - right, y1: y, y2: y, stroke: 'var(--grid)'}));
       picture.append(svg('text', {x: left - 8, y: y + 4, 'text-anchor': 'end'}, label(t)));
     }
-    for (const t of integerTicks(x0, x1, Math.max(2, Math.floor(width / 85)))) {
+    for (const t of integerTicks(x0, x1, Math.max(3, Math.floor(width / 70)))) {
       if (t < 0) continue;
       picture.append(svg('text', {x: Math.min(px(t), width - right - 4), y: height - 6, 'text-anchor': 'middle'},
                          short(t)));
