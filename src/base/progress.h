@@ -1,5 +1,5 @@
-// Progress of long work on stderr: one rewritten line on a terminal (rate, ETA), a plain line every few seconds
-// elsewhere. Thread-safe advance(); the display is removed before any log line.
+// Progress of long work on stderr: one rewritten line on a terminal (rate, ETA), a plain line every few
+// seconds elsewhere. Thread-safe advance(); the display is removed before any log line.
 #pragma once
 
 #include <chrono>
@@ -9,10 +9,10 @@
 
 namespace fathom {
 
-std::string format_bytes(double bytes);        // "1.2 GB" (decimal)
-std::string format_duration(double seconds);   // "4.2s", "3m05s", "2h10m"
-std::string format_count(double count);        // "1.2k", "3.4M"
-std::string format_integer(int64_t value);     // "12,345"
+std::string format_bytes(double bytes);       // "1.2 GB" (decimal)
+std::string format_duration(double seconds);  // "4.2s", "3m05s", "2h10m"
+std::string format_count(double count);       // "1.2k", "3.4M"
+std::string format_integer(int64_t value);    // "12,345"
 bool stderr_is_terminal();
 
 class Progress {
@@ -33,7 +33,8 @@ class Progress {
   bool finished_ = false;
 };
 
-// A single live line that others may overwrite (the trainer's); nothing is printed where stderr is no terminal.
+// A single live line that others may overwrite (the trainer's); nothing is printed where stderr is no
+// terminal.
 void show_live_line(const std::string& line);
 void clear_live_line();
 
