@@ -257,7 +257,11 @@ void Bpe::merge_short(std::string_view piece, std::vector<int32_t>& out) const {
 
 void Bpe::merge_long(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
   const size_t n = piece.size();
-  auto& [cache, ids, ranks, previous, next, heap] = scratch;
+  auto& ids = scratch.ids;
+  auto& ranks = scratch.ranks;
+  auto& previous = scratch.previous;
+  auto& next = scratch.next;
+  auto& heap = scratch.heap;
   ids.resize(n);
   ranks.assign(n, kNoRank);
   previous.resize(n);
