@@ -22,7 +22,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                    length * formats::token_type_bytes(dataset.type()));
       out.resize(static_cast<size_t>(length));
       fuzz::accepts([&] { dataset.read(s, 0, length, out.data()); });  // a float type is refused here
-      FATHOM_CHECK(!fuzz::accepts([&] { dataset.read(s, length, 1, out.data()); }));
       dataset.sequence_mode(s);
       tokens += length;
     }
