@@ -13,6 +13,5 @@ void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_init(CLI::App& app);
-void add_doctor(CLI::App& app);
 
 }  // namespace fathom::cli

@@ -14,7 +14,16 @@ int main(int argc, char** argv) {
   CLI::App app("Fathom trains, converts and runs DeepSeek-V3-architecture models.", "fathom");
   app.require_subcommand(1);
   app.set_version_flag("--version", "fathom 0.1.0");
-  app.failure_message(CLI::FailureMessage::help);
+  app.failure_message([](const CLI::App*, const CLI::Error& e) {
+    return fmt::format("error: {}\nRun with --help for the flags and examples.\n", e.what());
+  });
+  cli::add_data(app);
+  cli::add_tokenize(app);
+  cli::add_pretrain(app);
+  cli::add_generate(app);
+  cli::add_eval(app);
+  cli::add_inspect(app);
+  cli::add_init(app);
 
   install_stop_signals();
   try {

@@ -15,6 +15,7 @@
 namespace fathom::config {
 
 enum class Precision { fp32, bf16, bf16_pure, fp8, fp64 };
+const char* name(Precision precision);  // as the recipe spells it
 enum class LrScheduleKind { constant, linear, cosine, wsd, step, deepseek_v3 };
 enum class RecomputeKind { none, full, selective, per_stage };
 enum class NanAction { skip, stop };

@@ -203,4 +203,9 @@ void visit_recipe(RecipeVisitor& v, Recipe& recipe) {
   v.end_section();
 }
 
+const char* name(Precision precision) {
+  static const char* const kNames[] = {"fp32", "bf16", "bf16_pure", "fp8", "fp64"};
+  return kNames[static_cast<int>(precision)];
+}
+
 }  // namespace fathom::config

@@ -1,4 +1,4 @@
-// SwiGLU (arXiv 2002.05202) on plain tensors, outside autograd; shared by the dense MLP and the experts.
+// SwiGLU (arXiv 2002.05202) on dense tensors, outside autograd; shared by the dense MLP and the experts.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -8,8 +8,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "kernels/moe.h"
 #include "ops/activation.h"
 #include "ops/grouped_gemm.h"
+#include "ops/kernel_args.h"
 #include "ops/runtime.h"
 
 namespace fathom::ops {
@@ -31,8 +33,39 @@ DispatchPlan balanced_plan(const at::Tensor& indices, int64_t num_experts) {
   return plan;
 }
 
+// rows[s] = x[row_token[s]]
+at::Tensor gather_rows(const at::Tensor& x, const DispatchPlan& plan) {
+  if (!use_kernels(x)) return at::index_select(x, 0, plan.row_token);
+  at::Tensor rows = at::empty({plan.row_token.numel(), x.size(1)}, x.options());
+  kernels::MoeGatherParams params;
+  params.dtype = kernel_dtype(x);
+  params.num_rows = rows.size(0);
+  params.dim = x.size(1);
+  params.x = x.const_data_ptr();
+  params.x_stride = x.stride(0);
+  params.row_token = plan.row_token.const_data_ptr<int32_t>();
+  params.rows = rows.mutable_data_ptr();
+  kernels::moe_gather(params);
+  return rows;
+}
+
 // sum over choices of scale[t, k] * rows[choice_row[t, k]], in the accumulation dtype, rounded once.
 at::Tensor combine(const at::Tensor& rows, const at::Tensor& scale, const DispatchPlan& plan) {
+  if (use_kernels(rows)) {
+    at::Tensor y = at::empty({plan.num_tokens, rows.size(1)}, rows.options());
+    const at::Tensor dense_scale = scale.defined() ? scale.contiguous() : scale;
+    kernels::MoeCombineParams params;
+    params.dtype = kernel_dtype(rows);
+    params.num_tokens = plan.num_tokens;
+    params.num_choices = plan.num_choices;
+    params.dim = rows.size(1);
+    params.rows = rows.const_data_ptr();
+    params.choice_row = plan.choice_row.const_data_ptr<int32_t>();
+    params.weights = scale.defined() ? dense_scale.const_data_ptr<float>() : nullptr;
+    params.y = y.mutable_data_ptr();
+    kernels::moe_combine(params);
+    return y;
+  }
   const at::ScalarType precise = accumulate_dtype(rows);
   const at::Tensor gathered =
       at::index_select(rows, 0, plan.choice_row.flatten()).to(precise).view({plan.num_tokens, plan.num_choices, -1});
@@ -48,7 +81,7 @@ struct PlanHolder : torch::CustomClassHolder {
 struct MoeExperts : torch::autograd::Function<MoeExperts> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weights,
                             const DispatchPlan* plan, Weight* gate_up, Weight* down) {
-    const at::Tensor rows = at::index_select(x.detach(), 0, plan->row_token);
+    const at::Tensor rows = gather_rows(x.detach(), *plan);
     const at::Tensor hidden = grouped_mm_nt(rows, gate_up->value, plan->offsets);
     const at::Tensor out_rows = grouped_mm_nt(swiglu(hidden), down->value, plan->offsets);
     ctx->save_for_backward({x, weights, hidden});
@@ -68,7 +101,7 @@ struct MoeExperts : torch::autograd::Function<MoeExperts> {
     const at::ScalarType precise = accumulate_dtype(x);
 
     // Gradient of an expert's unweighted output row is w * dy; the weight's own is <dy, expert(x)> = <dy W_down, act>.
-    const at::Tensor dy_rows = at::index_select(grads[0].contiguous(), 0, plan.row_token);
+    const at::Tensor dy_rows = gather_rows(grads[0].contiguous(), plan);
     const at::Tensor row_weight = at::index_select(weights.flatten(), 0, plan.row_choice).to(precise).unsqueeze(1);
     const at::Tensor activation = swiglu(hidden);
     const at::Tensor d_unweighted = grouped_mm_nn(dy_rows, down.value, plan.offsets);
@@ -84,7 +117,7 @@ struct MoeExperts : torch::autograd::Function<MoeExperts> {
     const at::Tensor d_hidden = swiglu_backward(hidden, d_activation);
     const at::Tensor d_rows = grouped_mm_nn(d_hidden, gate_up.value, plan.offsets);
     accumulate_grad(gate_up, [plan, x, d_hidden](Weight& w) {
-      const at::Tensor rows = at::index_select(x, 0, plan.row_token);
+      const at::Tensor rows = gather_rows(x, plan);
       grouped_mm_tn_accumulate(d_hidden, rows, plan.offsets, w.main_grad, w.main_grad_empty);
       w.main_grad_empty = false;
     });
@@ -102,23 +135,19 @@ DispatchPlan plan_dispatch(const at::Tensor& indices, int64_t num_experts) {
   plan.num_choices = host.size(1);
   plan.num_experts = num_experts;
   plan.offsets.assign(static_cast<size_t>(num_experts) + 1, 0);
-  const int64_t rows = host.numel();
-  const int64_t* expert = host.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < rows; ++i) ++plan.offsets[static_cast<size_t>(expert[i]) + 1];
-  for (int64_t e = 0; e < num_experts; ++e) plan.offsets[e + 1] += plan.offsets[e];
-  plan.row_token = at::empty({rows}, host.options());
-  plan.row_choice = at::empty({rows}, host.options());
+  plan.row_token = at::empty({host.numel()}, host.options());
+  plan.row_choice = at::empty({host.numel()}, host.options());
   plan.choice_row = at::empty({plan.num_tokens, plan.num_choices}, host.options());
-  std::vector<int64_t> next(plan.offsets.begin(), plan.offsets.end() - 1);
-  int64_t* row_token = plan.row_token.mutable_data_ptr<int64_t>();
-  int64_t* row_choice = plan.row_choice.mutable_data_ptr<int64_t>();
-  int64_t* choice_row = plan.choice_row.mutable_data_ptr<int64_t>();
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t row = next[static_cast<size_t>(expert[i])]++;
-    row_token[row] = i / plan.num_choices;
-    row_choice[row] = i;
-    choice_row[i] = row;
-  }
+  kernels::MoePlanParams params;
+  params.num_tokens = plan.num_tokens;
+  params.num_choices = plan.num_choices;
+  params.num_experts = num_experts;
+  params.indices = host.const_data_ptr<int32_t>();
+  params.offsets = plan.offsets.data();
+  params.row_token = plan.row_token.mutable_data_ptr<int32_t>();
+  params.row_choice = plan.row_choice.mutable_data_ptr<int32_t>();
+  params.choice_row = plan.choice_row.mutable_data_ptr<int32_t>();
+  kernels::moe_plan(params);
   if (!indices.is_cpu()) {
     plan.row_token = plan.row_token.to(indices.device());
     plan.row_choice = plan.row_choice.to(indices.device());

@@ -16,12 +16,12 @@ namespace fathom::ops {
 struct DispatchPlan {
   int64_t num_tokens = 0, num_choices = 0, num_experts = 0;   // T, K, E
   std::vector<int64_t> offsets;   // [E + 1]: rows of expert e are [offsets[e], offsets[e+1])
-  at::Tensor row_token;           // [S = T*K] int64: the token of each row
-  at::Tensor row_choice;          // [S] int64: flat index t*K + k of each row
-  at::Tensor choice_row;          // [T, K] int64: the row of each choice
+  at::Tensor row_token;           // [S = T*K] int32: the token of each row
+  at::Tensor row_choice;          // [S] int32: flat index t*K + k of each row
+  at::Tensor choice_row;          // [T, K] int32: the row of each choice
   int64_t count(int64_t expert) const { return offsets[expert + 1] - offsets[expert]; }
 };
-DispatchPlan plan_dispatch(const at::Tensor& indices, int64_t num_experts);
+DispatchPlan plan_dispatch(const at::Tensor& indices, int64_t num_experts);   // indices int32 [T, K]
 
 // x [T, D]; weights [T, K] float; gate_up.value [E, 2F, D] (gate rows first), down.value [E, D, F] -> [T, D]:
 // y[t] = sum_k weights[t, k] * expert_{indices[t, k]}(x[t]), summed in float. Gradients for x and weights; those of the

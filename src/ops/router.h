@@ -8,7 +8,7 @@
 namespace fathom::ops {
 
 struct Routing {
-  at::Tensor indices;   // [T, K] int64, ordered by descending choice score; ties go to the lower expert
+  at::Tensor indices;   // [T, K] int32, ordered by descending choice score; ties go to the lower expert
   at::Tensor weights;   // [T, K] float: unbiased scores of the chosen, normalised if norm_topk_prob, times the factor
   at::Tensor scores;    // [T, E] float: sigmoid or softmax of the logits (for the balance loss)
 };

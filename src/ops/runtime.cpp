@@ -4,8 +4,10 @@
 
 #include <atomic>
 
+#include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/isa.h"
+#include "ops/kernel_args.h"
 
 namespace fathom::ops {
 namespace {
@@ -26,6 +28,15 @@ void initialize_runtime(int threads) {
   set_num_threads(threads);
   at::set_num_threads(num_threads());
   set_parallel_backend(run_on_aten_pool);
+}
+
+kernels::DType kernel_dtype(const at::Tensor& t) {
+  switch (t.scalar_type()) {
+    case at::kFloat: return kernels::DType::f32;
+    case at::kBFloat16: return kernels::DType::bf16;
+    case at::kDouble: return kernels::DType::f64;
+    default: throw std::logic_error("no kernel takes tensors of this dtype");
+  }
 }
 
 bool use_kernels(const at::Tensor& x) {

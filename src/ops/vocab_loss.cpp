@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/mm.h>
@@ -13,6 +14,8 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "kernels/cross_entropy.h"
+#include "ops/kernel_args.h"
 #include "ops/runtime.h"
 
 namespace fathom::ops {
@@ -52,6 +55,39 @@ ChunkResult composed_chunk(const at::Tensor& logits, const at::Tensor& targets, 
   return result;
 }
 
+// As composed_chunk, by the kernel; the gradient takes the place of the logits.
+ChunkResult chunk_by_kernel(at::Tensor logits, const at::Tensor& targets, double coefficient, double z_loss,
+                            bool with_grad) {
+  const int64_t rows = logits.size(0);
+  const at::Tensor ids = targets.contiguous();
+  ChunkResult result;
+  result.nll = at::empty({rows}, logits.options().dtype(at::kFloat));
+  at::Tensor lse = at::empty({rows}, logits.options().dtype(at::kFloat));
+  kernels::CrossEntropyParams params;
+  params.dtype = params.grad_type = kernel_dtype(logits);
+  params.num_rows = rows;
+  params.vocab_size = logits.size(1);
+  params.logits = logits.const_data_ptr();
+  params.logits_stride = params.dlogits_stride = logits.stride(0);
+  params.targets = ids.const_data_ptr<int64_t>();
+  params.ignore = kIgnoreTarget;
+  params.coefficient = coefficient;
+  params.z_loss = z_loss;
+  params.nll = result.nll.mutable_data_ptr<float>();
+  params.lse = lse.mutable_data_ptr<float>();
+  if (with_grad) params.dlogits = logits.mutable_data_ptr();
+  kernels::cross_entropy(params);
+  result.penalty = lse.square() * ids.ne(kIgnoreTarget);
+  if (with_grad) result.d_logits = logits;
+  return result;
+}
+
+ChunkResult evaluate_chunk(const at::Tensor& logits, const at::Tensor& targets, double coefficient, double z_loss,
+                           bool with_grad) {
+  return use_kernels(logits) ? chunk_by_kernel(logits, targets, coefficient, z_loss, with_grad)
+                             : composed_chunk(logits, targets, coefficient, z_loss, with_grad);
+}
+
 struct LossSums {
   double nll = 0, penalty = 0;
   int64_t num_targets = 0;
@@ -67,7 +103,7 @@ LossSums run_chunks(const at::Tensor& hidden, Weight& head, const at::Tensor& ta
     const int64_t rows = std::min(step, T - first);
     const at::Tensor h = hidden.narrow(0, first, rows), t = targets.narrow(0, first, rows);
     const ChunkResult chunk =
-        composed_chunk(at::mm(h, head.value.t()), t, coefficient, z_loss, d_hidden != nullptr);
+        evaluate_chunk(at::mm(h, head.value.t()), t, coefficient, z_loss, d_hidden != nullptr);
     if (!hidden.is_meta()) {
       sums.nll += chunk.nll.sum(at::kDouble).item<double>();
       sums.penalty += chunk.penalty.sum(at::kDouble).item<double>();
@@ -125,7 +161,7 @@ at::Tensor target_log_probs(const at::Tensor& hidden, const Weight& head, const 
   for (int64_t first = 0; first < T; first += step) {
     const int64_t rows = std::min(step, T - first);
     const at::Tensor logits = at::mm(hidden.narrow(0, first, rows), head.value.t());
-    result.narrow(0, first, rows).copy_(-composed_chunk(logits, targets.narrow(0, first, rows), 1, 0, false).nll);
+    result.narrow(0, first, rows).copy_(-evaluate_chunk(logits, targets.narrow(0, first, rows), 1, 0, false).nll);
   }
   return result;
 }

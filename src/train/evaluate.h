@@ -1,0 +1,21 @@
+// The held-out loss during training: the same function that `fathom eval --data` computes on a checkpoint.
+#pragma once
+
+#include <cstdint>
+
+#include "data/training_data.h"
+#include "model/deepseek.h"
+
+namespace fathom::train {
+
+struct Evaluation {
+  double nll_sum = 0;
+  int64_t num_targets = 0;
+  double loss() const { return num_targets > 0 ? nll_sum / static_cast<double>(num_targets) : 0; }
+};
+
+// Main loss over the first `num_batches` micro-batches of the data (0: all of it), without gradients.
+Evaluation evaluate(model::DeepseekModel& model, const data::TrainingData& data, int64_t micro_batch_size,
+                    int64_t num_batches);
+
+}  // namespace fathom::train

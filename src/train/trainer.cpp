@@ -1,0 +1,307 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <optional>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/parallel.h"
+#include "base/progress.h"
+#include "base/stop_signal.h"
+#include "config/supported.h"
+#include "config/tensor_table.h"
+#include "data/builder.h"
+#include "kernels/isa.h"
+#include "model/deepseek.h"
+#include "ops/runtime.h"
+#include "train/balance.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+#include "train/fault_finder.h"
+#include "train/lr_schedule.h"
+#include "train/metrics.h"
+#include "train/optimizer.h"
+#include "train/progress_line.h"
+#include "train/report.h"
+#include "train/run_plan.h"
+#include "train/step_batch.h"
+#include "train/tensorboard.h"
+#include "train/trainer_state.h"
+#include "weights/load_weights.h"
+
+namespace fathom::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// The id that ends documents: what the dataset was built with, else the model's.
+int32_t eod_id(const config::Recipe& recipe) {
+  if (!recipe.data.train.empty())
+    if (const auto metadata = data::read_dataset_metadata(recipe.data.train[0].path); metadata && metadata->eod_id >= 0)
+      return metadata->eod_id;
+  return recipe.model.eos_token_ids.empty() ? -1 : static_cast<int32_t>(recipe.model.eos_token_ids[0]);
+}
+
+std::filesystem::path tokenizer_of(const config::Recipe& recipe) {
+  if (!recipe.data.tokenizer.empty()) return recipe.data.tokenizer;
+  const std::filesystem::path beside = recipe.model_path / "tokenizer.json";
+  return std::filesystem::exists(beside) ? recipe.model_path : std::filesystem::path();
+}
+
+// Everything a run writes for people to look at.
+class Record {
+ public:
+  Record(const config::Recipe& recipe, const RunPlan& plan, int64_t resume_step)
+      : output_dir_(recipe.output_dir),
+        metrics_(recipe.output_dir, resume_step),
+        loads_(recipe.output_dir, resume_step, plan.total_steps),
+        events_(recipe.output_dir / "tensorboard", resume_step),
+        line_(plan.total_steps, resume_step, recipe.log.every) {
+    const config::ParameterCounts counts = config::count_parameters(recipe.model);
+    facts_.model_name = recipe.model_path.empty() ? recipe.model.model_type : recipe.model_path.stem().string();
+    facts_.total_parameters = counts.trunk + counts.mtp;
+    facts_.active_parameters = counts.activated;
+    facts_.total_steps = plan.total_steps;
+    facts_.precision = config::name(recipe.train.precision);
+    facts_.more = {{"Recipe", recipe.file.filename().string()},
+                   {"Sequence length", std::to_string(recipe.data.seq_length)},
+                   {"Instruction set", kernels::name(kernels::isa())},
+                   {"Threads", std::to_string(num_threads())}};
+  }
+
+  void step(const StepMetrics& metrics, const ExpertLoad& load) {
+    metrics_.append(metrics);
+    loads_.append(load);
+    events_.write(metrics);
+    if (loads_.wants(load.step)) events_.write(load);
+    line_.step(metrics);
+  }
+  void report(bool finished) {
+    facts_.is_finished = finished;
+    write_report(output_dir_, facts_);
+  }
+  void close(bool finished) {
+    report(finished);
+    line_.finish(read_metrics(output_dir_));
+  }
+
+ private:
+  std::filesystem::path output_dir_;
+  MetricsFile metrics_;
+  ExpertLoadFile loads_;
+  EventFile events_;
+  ProgressLine line_;
+  RunFacts facts_;
+};
+
+class Trainer {
+ public:
+  explicit Trainer(const config::Recipe& recipe);
+  RunEnd run();
+
+ private:
+  void load_start();
+  StepMetrics train_step();
+  void update_balance(int64_t consumed_tokens);
+  void judge_finite(const StepMetrics& metrics, bool finite);
+  void save();
+
+  const config::Recipe& recipe_;
+  weights::ParameterRegistry registry_;
+  model::DeepseekModel model_;
+  RunPlan plan_;
+  std::unique_ptr<data::TrainingData> data_, held_out_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<CheckpointStore> store_;
+  TrainerState state_;
+  ExpertLoad load_;
+  int64_t saved_step_ = -1;
+};
+
+Trainer::Trainer(const config::Recipe& recipe)
+    : recipe_(recipe),
+      registry_(recipe.model, recipe.train.precision, c10::kCPU, true),
+      model_(registry_) {
+  const int32_t eod = eod_id(recipe);
+  const auto open = [&](data::Split split, int64_t samples) {
+    return std::make_unique<data::TrainingData>(recipe.data, split, samples, recipe.seed, eod, recipe.model.vocab_size);
+  };
+  const int64_t epoch = recipe.train.epochs > 0 ? open(data::Split::train, 0)->size() : 0;
+  plan_ = plan_run(recipe, epoch);
+  data_ = open(data::Split::train, plan_.total_samples);
+  if (recipe.train.eval_every > 0) held_out_ = open(data::Split::valid, 0);
+  registry_.allocate_grads();
+  optimizer_ = std::make_unique<Optimizer>(registry_, recipe.train.optimizer);
+  store_ = std::make_unique<CheckpointStore>(recipe.output_dir, recipe.checkpoint, tokenizer_of(recipe));
+  const int64_t every = recipe.checkpoint.every;
+  store_->check_disk(registry_, every > 0 ? (plan_.total_steps + every - 1) / every : 1);
+  load_start();
+}
+
+void Trainer::load_start() {
+  state_ = TrainerState::fresh(recipe_, data_->fingerprint());
+  if (const auto found = store_->find_latest_good()) {
+    const LoadedCheckpoint loaded = load_checkpoint(found->directory, registry_);
+    state_.resume(loaded.state, found->directory);
+    if (!loaded.has_moments)
+      log::warning("{} holds no optimizer state: the moments start at zero", found->directory.string());
+    saved_step_ = state_.step;
+    log::info("continuing from {} (step {} of {})", found->directory.string(), state_.step, plan_.total_steps);
+    return;
+  }
+  if (!recipe_.checkpoint.load.empty()) {
+    if (recipe_.checkpoint.load_optimizer) {
+      load_checkpoint(recipe_.checkpoint.load, registry_);
+    } else {
+      weights::load_weights(registry_, recipe_.checkpoint.load);
+    }
+  } else if (recipe_.model_has_weights) {
+    weights::load_weights(registry_, recipe_.model_path);
+  } else {
+    registry_.initialize(recipe_.seed);
+  }
+}
+
+StepMetrics Trainer::train_step() {
+  const Clock::time_point start = Clock::now();
+  const config::TrainSection& train = recipe_.train;
+  const int64_t depths = recipe_.model.num_nextn_predict_layers;
+  const double mtp_weight = depths > 0 ? train.mtp_loss_weight.at(state_.consumed_tokens) : 0;
+  const StepBatch batch =
+      make_step_batch(*data_, state_.consumed_samples, global_batch_size(recipe_, state_.consumed_tokens),
+                      train.micro_batch_size, mtp_weight != 0 ? depths : 0);
+  const model::LossCoefficients coefficients =
+      loss_coefficients(batch, mtp_weight, train.balance.sequence_aux_loss, train.z_loss);
+
+  registry_.clear_grads();
+  for (model::Moe* moe : model_.moe_layers()) moe->clear_load();
+  double nll = 0, mtp_loss = 0, balance_loss = 0;
+  for (const model::MicroBatch& micro : batch.micro_batches) {
+    const model::LossReport report = model_.loss(micro, coefficients, train.recompute, /*count_load=*/true);
+    report.total.backward();
+    nll += report.nll_sum;
+    balance_loss += report.balance_loss;
+    for (size_t d = 0; d < report.mtp_nll_sum.size(); ++d)
+      mtp_loss += report.mtp_nll_sum[d] / static_cast<double>(std::max<int64_t>(1, batch.num_mtp_targets[d])) /
+                  static_cast<double>(report.mtp_nll_sum.size());
+  }
+
+  StepMetrics metrics;
+  metrics.loss = nll / static_cast<double>(std::max<int64_t>(1, batch.num_targets));
+  if (mtp_weight != 0) metrics.mtp_loss = mtp_loss;
+  metrics.balance_loss = balance_loss;
+  metrics.lr = learning_rate(train.lr, state_.step, plan_.total_steps);
+  const GradNorm norm = optimizer_->grad_norm();
+  metrics.grad_norm = norm.norm;
+  const bool finite = norm.is_finite && std::isfinite(metrics.loss);
+  if (finite) {
+    const bool clips = train.clip_grad_norm > 0 && norm.norm > train.clip_grad_norm;
+    optimizer_->step(metrics.lr, state_.optimizer_steps + 1, clips ? train.clip_grad_norm / (norm.norm + 1e-6) : 1.0);
+    ++state_.optimizer_steps;
+  }
+  load_ = measure_load(model_.moe_layers(), state_.step + 1);
+  metrics.max_violation = largest_violation(load_);
+  if (finite) update_balance(state_.consumed_tokens);
+
+  state_.advance(batch.num_sequences, batch.num_tokens, finite);
+  metrics.step = state_.step;
+  metrics.skipped = state_.skipped_steps;
+  metrics.tokens = batch.num_tokens;
+  metrics.seconds = seconds_since(start);
+  metrics.tokens_per_second = static_cast<double>(batch.num_tokens) / std::max(metrics.seconds, 1e-9);
+  return metrics;
+}
+
+void Trainer::update_balance(int64_t consumed_tokens) {
+  const double rate = recipe_.train.balance.bias_update_rate.at(consumed_tokens);
+  for (model::Moe* moe : model_.moe_layers()) {
+    weights::Parameter* bias = moe->correction_bias();
+    if (!bias) continue;
+    if (bias->value.scalar_type() == at::kFloat) {
+      update_bias(bias->value.mutable_data_ptr<float>(), moe->load(), rate, recipe_.train.balance.recenter_bias);
+    } else {
+      at::Tensor narrow = bias->value.to(at::kFloat);
+      update_bias(narrow.mutable_data_ptr<float>(), moe->load(), rate, recipe_.train.balance.recenter_bias);
+      bias->value.copy_(narrow);
+    }
+  }
+}
+
+void Trainer::judge_finite(const StepMetrics& metrics, bool finite) {
+  if (finite) return;
+  const std::string culprit = describe_nonfinite(registry_);
+  const config::NanSection& policy = recipe_.train.nan;
+  if (policy.action == config::NanAction::stop)
+    throw NumericError("step {}: the loss or gradient is not finite ({}); train.nan.action is stop", metrics.step, culprit);
+  log::warning("step {}: skipped, the loss or gradient is not finite ({})", metrics.step, culprit);
+  if (state_.consecutive_skipped >= policy.stop_after)
+    throw NumericError("step {}: {} steps in a row were not finite ({}): lower the learning rate or go back to an earlier checkpoint",
+                       metrics.step, state_.consecutive_skipped, culprit);
+}
+
+void Trainer::save() {
+  if (saved_step_ == state_.step) return;
+  store_->save(state_.step, registry_, state_.to_json());
+  saved_step_ = state_.step;
+}
+
+RunEnd Trainer::run() {
+  if (state_.step >= plan_.total_steps) {
+    log::info("the run is finished: {} steps are done; raise train.steps to go on", state_.step);
+    return RunEnd::finished;
+  }
+  Record record(recipe_, plan_, state_.step);
+  while (state_.step < plan_.total_steps && !stop_requested()) {
+    const int64_t skipped = state_.skipped_steps;
+    StepMetrics metrics = train_step();
+    const bool last = state_.step == plan_.total_steps;
+    const bool due_eval = held_out_ && (state_.step % recipe_.train.eval_every == 0 || last);
+    if (due_eval)
+      metrics.eval_loss =
+          evaluate(model_, *held_out_, recipe_.train.micro_batch_size, recipe_.train.eval_batches).loss();
+    record.step(metrics, load_);
+    judge_finite(metrics, state_.skipped_steps == skipped);
+    store_->poll();
+    if (recipe_.checkpoint.every > 0 && state_.step % recipe_.checkpoint.every == 0) {
+      save();
+      record.report(false);
+    }
+  }
+  const bool finished = state_.step >= plan_.total_steps;
+  if (!finished) log::info("stopping at step {}: saving", state_.step);
+  save();
+  store_->finish();
+  record.close(finished);
+  log::info("{} at step {}; checkpoint {}, report {}", finished ? "finished" : "stopped", state_.step,
+            (store_->directory() / checkpoint_name(state_.step)).string(),
+            (recipe_.output_dir / "report.html").string());
+  if (!finished) log::info("the same command continues from here");
+  return finished ? RunEnd::finished : RunEnd::stopped;
+}
+
+}  // namespace
+
+RunEnd pretrain(const config::Recipe& recipe) {
+  config::refuse_unsupported(recipe);
+  ops::initialize_runtime(recipe.train.threads);
+  make_directories(recipe.output_dir / "logs");
+  log::set_file((recipe.output_dir / "logs" / "rank_0.log").string());
+  write_text_file(recipe.output_dir / "recipe.yaml", recipe.resolved_yaml);
+  const config::ParameterCounts counts = config::count_parameters(recipe.model);
+  log::info("{}: {} parameters ({} a token), {}, {} threads, {}; sequence_aux_loss {}, bias_update_rate {}",
+            recipe.file.filename().string(), format_count(static_cast<double>(counts.trunk + counts.mtp)),
+            format_count(static_cast<double>(counts.activated)), config::name(recipe.train.precision), num_threads(),
+            kernels::name(kernels::isa()), recipe.train.balance.sequence_aux_loss,
+            recipe.train.balance.bias_update_rate.at(0));
+  return Trainer(recipe).run();
+}
+
+}  // namespace fathom::train
