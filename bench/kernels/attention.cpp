@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "base/bfloat16.h"
@@ -93,8 +94,9 @@ void measure(Isa set, int64_t sequences, int64_t length, int64_t heads, int64_t 
 
 int main(int argc, char** argv) {
   if (argc > 1) set_num_threads(std::atoi(argv[1]));
+  const std::string only = argc > 2 ? argv[2] : "";
   for (Isa set : {Isa::avx2, Isa::avx512, Isa::amx}) {
-    if (!is_supported(set)) continue;
+    if (!is_supported(set) || (!only.empty() && only != name(set))) continue;
     for (auto [b, s, n, qk, v] : {std::array<int64_t, 5>{2, 512, 16, 96, 64}, {1, 2048, 4, 192, 128}}) {
       measure<float>(set, b, s, n, qk, v);
       measure<bf16>(set, b, s, n, qk, v);

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kBlock = kAttentionBlock;
 constexpr float kLog2E = 1.44269504f;
+constexpr int64_t kPrefetchRows = 12;  // some 50 cache lines in flight, what a core can track
 
 FATHOM_INLINE int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
@@ -71,12 +72,20 @@ FATHOM_INLINE Vec exp2_nonpositive(Vec x) {
 #endif
 }
 
+// Rows of one head lie on different pages: the hardware does not foresee the next one.
+template <typename T>
+FATHOM_INLINE void prefetch_row(const T* row, int64_t dim) {
+  const char* p = reinterpret_cast<const char*>(row);
+  for (int64_t i = 0; i < dim * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(p + i);
+}
+
 // Rows of one head into a block of 64 packed rows of `units`, zeros beyond. A packed row holds T itself (bf16
 // pairs) or fp32.
 template <typename Product, typename T>
 void pack_rows(const T* from, int64_t stride, int64_t rows, int64_t dim, F32* to, int64_t units) {
   for (int64_t r = 0; r < rows; ++r) {
     const T* row = from + r * stride;
+    if (r + kPrefetchRows < rows) prefetch_row(row + kPrefetchRows * stride, dim);
     F32* packed = to + r * units;
     if constexpr (Product::kValuesPerUnit == 2) {
       std::memset(packed + dim / 2, 0, static_cast<std::size_t>(units - dim / 2) * 4);
@@ -142,6 +151,12 @@ void pack_dims(const F32* rows, int64_t units, F32* to, F32* staging) {
   } else {
     transpose(rows, units, kBlock, units, to, kBlock);
   }
+}
+
+template <typename T>
+FATHOM_INLINE void prefetch_for_write(T* row, int64_t dim) {
+  char* p = reinterpret_cast<char*>(row);
+  for (int64_t i = 0; i < dim * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(p + i, 1);
 }
 
 template <typename T>
@@ -318,6 +333,8 @@ void forward_task(const AttentionForwardParams& p, const AttentionTask& task, vo
       float* lse_of = lse + i * kBlock + c;
       *lse_of = is_empty ? __builtin_inff() : (maximum[c] + __builtin_log2f(sum[c])) * 0.693147181f;
       T* row = out + (i * kBlock + c) * p.out_token_stride;
+      if (c + kPrefetchRows < queries)
+        prefetch_for_write(row + kPrefetchRows * p.out_token_stride, shape.v_head_dim);
       if (is_empty) {
         std::memset(row, 0, static_cast<std::size_t>(shape.v_head_dim) * sizeof(T));
       } else {
@@ -455,6 +472,8 @@ void backward_task(const AttentionBackwardParams& p, const AttentionTask& task, 
       Vec products = zero();
       if (r < rows) {
         const T* out_row = out + (begin + r) * p.out_token_stride;
+        if (r + kPrefetchRows < rows)
+          prefetch_row(out_row + kPrefetchRows * p.out_token_stride, shape.v_head_dim);
         const T* dout_row = dout + (begin + r) * p.dout_token_stride;
         FATHOM_FOR_VECTORS(d, 0, shape.v_head_dim,
                            products = fma(load_n(out_row + d, n), load_n(dout_row + d, n), products););
@@ -492,6 +511,10 @@ void backward_task(const AttentionBackwardParams& p, const AttentionTask& task, 
       is_first = false;
     }
     for (int64_t r = 0; r < rows; ++r) {
+      if (r + kPrefetchRows < rows) {
+        prefetch_for_write(dk + (begin + r + kPrefetchRows) * p.dk_token_stride, shape.qk_head_dim);
+        prefetch_for_write(dv + (begin + r + kPrefetchRows) * p.dv_token_stride, shape.v_head_dim);
+      }
       store_row(dk + (begin + r) * p.dk_token_stride, w.dk + r * z.qk_dim, shape.qk_head_dim, scale);
       store_row(dv + (begin + r) * p.dv_token_stride, w.dv + r * z.v_dim, shape.v_head_dim, 1.0f);
     }
@@ -499,8 +522,12 @@ void backward_task(const AttentionBackwardParams& p, const AttentionTask& task, 
   for (int64_t i = 0; i < z.blocks; ++i) {
     const int64_t begin = i * kBlock, rows = min_of(kBlock, seq_length - begin);
     transpose(w.dq_t + i * z.qk_dim * kBlock, kBlock, z.qk_dim, kBlock, w.rows, z.qk_dim);
-    for (int64_t r = 0; r < rows; ++r)
-      store_row(dq + (begin + r) * p.dq_token_stride, w.rows + r * z.qk_dim, shape.qk_head_dim, scale);
+    for (int64_t r = 0; r < rows; ++r) {
+      T* row = dq + (begin + r) * p.dq_token_stride;
+      if (r + kPrefetchRows < rows)
+        prefetch_for_write(row + kPrefetchRows * p.dq_token_stride, shape.qk_head_dim);
+      store_row(row, w.rows + r * z.qk_dim, shape.qk_head_dim, scale);
+    }
   }
 }
 

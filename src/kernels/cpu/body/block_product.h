@@ -87,7 +87,12 @@ struct VectorProduct {
     int64_t column = 0;
     for (; column + kTileVectors * kWidth <= op.n; column += kTileVectors * kWidth)
       product_panel<Multiply, kTileVectors>(op, column);
-    for (; column + kWidth <= op.n; column += kWidth) product_panel<Multiply, 1>(op, column);
+    const int64_t rest = (op.n - column) / kWidth;
+    if (rest == 1) product_panel<Multiply, 1>(op, column);
+    if constexpr (kTileVectors > 2) {
+      if (rest == 2) product_panel<Multiply, 2>(op, column);
+      if (rest == 3) product_panel<Multiply, 3>(op, column);
+    }
   }
 };
 
