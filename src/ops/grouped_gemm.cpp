@@ -4,6 +4,7 @@
 #include <ATen/ops/mm.h>
 
 #include "base/parallel.h"
+#include "ops/weight.h"
 
 namespace fathom::ops {
 namespace {
@@ -53,11 +54,7 @@ void grouped_mm_tn_accumulate(const at::Tensor& d_rows, const at::Tensor& rows, 
       return;
     }
     const at::Tensor product = at::mm(d_rows.narrow(0, first, count).t(), rows.narrow(0, first, count));
-    if (overwrite) {
-      grad.copy_(product);
-    } else {
-      grad.add_(product);
-    }
+    add_to_grad(grad, product, overwrite);
   });
 }
 

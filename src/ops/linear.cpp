@@ -6,6 +6,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "kernels/elementwise.h"
+#include "ops/kernel_args.h"
 #include "ops/runtime.h"
 
 namespace fathom::ops {
@@ -60,7 +62,21 @@ struct Embedding : torch::autograd::Function<Embedding> {
     const at::Tensor tokens = ctx->get_saved_variables()[0], dy = grads[0];
     accumulate_grad(w, [tokens, dy](Weight& weight) {
       at::Tensor& grad = weight.grad_for_adding();
-      grad.index_add_(0, tokens, dy.to(grad.scalar_type()));
+      if (!use_kernels(grad) || !use_kernels(dy)) {
+        grad.index_add_(0, tokens, dy.to(grad.scalar_type()));
+        return;
+      }
+      const at::Tensor dense = dy.contiguous();
+      kernels::EmbeddingGradParams params;
+      params.dtype = kernel_dtype(dense);
+      params.grad_type = kernel_dtype(grad);
+      params.num_tokens = dense.size(0);
+      params.dim = dense.size(1);
+      params.num_rows = grad.size(0);
+      params.ids = tokens.const_data_ptr<int64_t>();
+      params.dx = dense.const_data_ptr();
+      params.grad = grad.mutable_data_ptr();
+      kernels::embedding_grad(params);
     });
     return {at::Tensor(), at::Tensor(), at::Tensor()};
   }

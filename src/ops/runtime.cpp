@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/isa.h"
+#include "ops/allocator.h"
 #include "ops/kernel_args.h"
 
 namespace fathom::ops {
@@ -25,6 +26,7 @@ void run_on_aten_pool(int64_t num_tasks, const std::function<void(int64_t)>& tas
 }  // namespace
 
 void initialize_runtime(int threads) {
+  install_caching_allocator();
   set_num_threads(threads);
   at::set_num_threads(num_threads());
   set_parallel_backend(run_on_aten_pool);

@@ -20,10 +20,12 @@ struct Weight {
 
   bool is_trained() const { return main_grad.defined(); }
   void add_grad(const at::Tensor& contribution);                                  // any float dtype, the weight's shape
-  void add_grad_rows(int64_t first_row, const at::Tensor& contribution);          // rows [first_row, +n) of dim 0
   // Makes main_grad ready for scattered additions (zeroes it if it is empty) and returns it.
   at::Tensor& grad_for_adding();
 };
+
+// grad (+)= contribution, both of one shape, any float dtypes; the sum is rounded once to grad's dtype.
+void add_to_grad(at::Tensor& grad, const at::Tensor& contribution, bool overwrite);
 
 // What to do with a contribution: add it now, or queue it for a later W operation of a pipeline schedule.
 class GradSink {

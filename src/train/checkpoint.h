@@ -76,7 +76,8 @@ class CheckpointStore {
   // train_state/state.json (all of `optimizer: all | last | none` keep that). A failed save is logged as an
   // error, leaves the last good checkpoint as it was, and is remembered until one succeeds; it never throws
   // for a full disk or a failed write.
-  void save(int64_t step, weights::ParameterRegistry& registry, const Json& state);
+  // `training_goes_on` false (the last save of a run): nothing is copied, everything is written at once.
+  void save(int64_t step, weights::ParameterRegistry& registry, const Json& state, bool training_goes_on = true);
   void poll();    // every step: logs the error of a save that ended badly; cheap
   void wait();    // until no save is in flight
   void finish();  // waits; throws CheckpointError if the newest save failed: its work would be lost silently

@@ -15,6 +15,7 @@
 #include "base/progress.h"
 #include "formats/checkpoint_manifest.h"
 #include "train/checkpoint.h"
+#include "ops/allocator.h"
 #include "train/checkpoint_files.h"
 #include "weights/save_weights.h"
 #include "weights/train_state.h"
@@ -45,6 +46,7 @@ int lock_folder(const fs::path& folder) {
 
 // A save on its way: the files, those that are begun, and the copied tensors that wait to be written.
 struct CheckpointStore::Job {
+  bool may_copy = true;  // into memory, to be written while training goes on
   struct Copy {
     const weights::SavedTensor* tensor;
     std::unique_ptr<std::byte[]> bytes;
@@ -126,9 +128,12 @@ void CheckpointStore::check_disk(weights::ParameterRegistry& registry, int64_t p
       format_bytes(static_cast<double>(needed)), format_bytes(static_cast<double>(available)), section_.keep);
 }
 
-void CheckpointStore::save(int64_t step, weights::ParameterRegistry& registry, const Json& state) {
+void CheckpointStore::save(int64_t step, weights::ParameterRegistry& registry, const Json& state,
+                           bool training_goes_on) {
   settle();
+  ops::trim_allocator_cache();  // its room serves the snapshot
   job_ = std::make_unique<Job>();
+  job_->may_copy = training_goes_on;
   job_->step = step;
   bool in_background = false;
   try {
@@ -176,7 +181,7 @@ void CheckpointStore::prepare(Job& job, weights::ParameterRegistry& registry, co
   job.temporary = fmt::format("{}{}{}", job.final_path.string(), kTemporaryMark, ::getpid());
   make_directories(job.temporary / weights::kTrainStateFolder);
 
-  uint64_t room = snapshot_bytes_;
+  uint64_t room = job.may_copy ? snapshot_bytes_ : 0;
   bool has_room = true;
   for (auto file = job.files.rbegin(); file != job.files.rend() && has_room; ++file) {
     for (auto tensor = file->plan->tensors.rbegin(); tensor != file->plan->tensors.rend(); ++tensor) {

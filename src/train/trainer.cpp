@@ -112,7 +112,7 @@ class Trainer {
   StepMetrics train_step();
   void update_balance(int64_t consumed_tokens);
   void judge_finite(const StepMetrics& metrics, bool finite);
-  void save();
+  void save(bool training_goes_on);
 
   const config::Recipe& recipe_;
   weights::ParameterRegistry registry_;
@@ -247,9 +247,9 @@ void Trainer::judge_finite(const StepMetrics& metrics, bool finite) {
                        metrics.step, state_.consecutive_skipped, culprit);
 }
 
-void Trainer::save() {
+void Trainer::save(bool training_goes_on) {
   if (saved_step_ == state_.step) return;
-  store_->save(state_.step, registry_, state_.to_json());
+  store_->save(state_.step, registry_, state_.to_json(), training_goes_on);
   saved_step_ = state_.step;
 }
 
@@ -271,13 +271,13 @@ RunEnd Trainer::run() {
     judge_finite(metrics, state_.skipped_steps == skipped);
     store_->poll();
     if (recipe_.checkpoint.every > 0 && state_.step % recipe_.checkpoint.every == 0) {
-      save();
+      save(!last);
       record.report(false);
     }
   }
   const bool finished = state_.step >= plan_.total_steps;
   if (!finished) log::info("stopping at step {}: saving", state_.step);
-  save();
+  save(false);
   store_->finish();
   record.close(finished);
   log::info("{} at step {}; checkpoint {}, report {}", finished ? "finished" : "stopped", state_.step,
