@@ -37,7 +37,8 @@ Mla::Mla(weights::ParameterRegistry& registry, int64_t layer)
       kv_up_(registry.add(attention_name(layer, "kv_b_proj.weight"))),
       out_(registry.add(attention_name(layer, "o_proj.weight"))) {
   const config::ModelConfig& c = registry.model();
-  shape_ = {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.softmax_scale()};
+  shape_ = {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.softmax_scale(),
+            c.rope_interleave};
   if (q_lora_rank_ > 0) {
     q_a_norm_ = &registry.add(attention_name(layer, "q_a_layernorm.weight"));
     q_up_ = &registry.add(attention_name(layer, "q_b_proj.weight"));
@@ -73,7 +74,7 @@ at::Tensor Mla::prefill(const at::Tensor& x, const ForwardContext& context, Late
                         int64_t cache_layer) const {
   const Projected p = project(x);
   const at::Tensor rotated =
-      ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin).squeeze(1);
+      ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin, shape_.rope_interleave).squeeze(1);
   cache.append(cache_layer, at::cat({p.kv_latent, rotated}, 1));
   return ops::linear(expand_and_attend(p, context), out_);
 }
@@ -84,12 +85,12 @@ at::Tensor Mla::decode(const at::Tensor& x, const ForwardContext& context, Laten
   const int64_t C = kv_lora_rank_;
   const Projected p = project(x);
   const at::Tensor rotated =
-      ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin).squeeze(1);
+      ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin, shape_.rope_interleave).squeeze(1);
   cache.append(cache_layer, at::cat({p.kv_latent, rotated}, 1));
   const at::Tensor latents = cache.view(cache_layer, cache.length() + 1);  // [L, C+R]
 
   const at::Tensor q = (q_up_ ? ops::linear(p.query_latent, *q_up_) : p.query_latent.contiguous()).view({1, N, H + R});
-  const at::Tensor q_rope = ops::rotate_pairs(q.narrow(2, H, R), context.layout.cos, context.layout.sin);
+  const at::Tensor q_rope = ops::rotate_pairs(q.narrow(2, H, R), context.layout.cos, context.layout.sin, shape_.rope_interleave);
   const at::Tensor kv_up = kv_up_.value.view({N, H + V, C});
   // [N, 1, H] x [N, H, C]: the query moves into the latent space
   const at::Tensor q_latent = at::bmm(q.narrow(2, 0, H).transpose(0, 1), kv_up.narrow(1, 0, H));

@@ -37,8 +37,8 @@ at::Tensor composed_attention(const at::Tensor& q, const at::Tensor& kv, const a
   const int64_t B = layout.num_sequences, S = layout.seq_length, T = B * S, N = s.num_heads;
   const int64_t H = s.qk_nope_head_dim, R = s.qk_rope_head_dim, V = s.v_head_dim;
   const at::Tensor q_TNd = q.view({T, N, H + R}), kv_TNd = kv.view({T, N, H + V});
-  const at::Tensor q_rope = rotate_pairs(q_TNd.narrow(2, H, R), layout.cos, layout.sin);
-  const at::Tensor k_rotated = rotate_pairs(k_rope.view({T, 1, R}), layout.cos, layout.sin);
+  const at::Tensor q_rope = rotate_pairs(q_TNd.narrow(2, H, R), layout.cos, layout.sin, s.rope_interleave);
+  const at::Tensor k_rotated = rotate_pairs(k_rope.view({T, 1, R}), layout.cos, layout.sin, s.rope_interleave);
   const auto heads_first = [&](const at::Tensor& x) { return x.view({B, S, N, -1}).transpose(1, 2); };
   const at::Tensor query = heads_first(at::cat({q_TNd.narrow(2, 0, H), q_rope}, 2));
   const at::Tensor key = heads_first(at::cat({kv_TNd.narrow(2, 0, H), k_rotated.expand({T, N, R})}, 2));
@@ -57,7 +57,12 @@ struct RotatedHeads {
 };
 
 void rotate_in_place(const at::Tensor& heads, int64_t first, int64_t rope_dim, const SequenceLayout& layout,
-                     bool inverse) {
+                     bool inverse, bool rope_interleave) {
+  if (!rope_interleave) {  // rare: no published weights of the family are laid out so
+    at::Tensor part = heads.narrow(2, first, rope_dim);
+    part.copy_(rotate_pairs(part, layout.cos, inverse ? -layout.sin : layout.sin, false));
+    return;
+  }
   kernels::RopeParams params;
   params.dtype = kernel_dtype(heads);
   params.num_tokens = heads.size(0);
@@ -80,9 +85,9 @@ RotatedHeads rotate_heads(const at::Tensor& q, const at::Tensor& kv, const at::T
   RotatedHeads heads;
   heads.query = at::empty({T, N, H + R}, q.options());
   heads.query.copy_(q.view({T, N, H + R}));
-  rotate_in_place(heads.query, H, R, layout, false);
+  rotate_in_place(heads.query, H, R, layout, false, s.rope_interleave);
   const at::Tensor rotated = k_rope.contiguous().clone().view({T, 1, R});
-  rotate_in_place(rotated, 0, R, layout, false);
+  rotate_in_place(rotated, 0, R, layout, false, s.rope_interleave);
   heads.key = at::empty({T, N, H + R}, q.options());
   heads.key.narrow(2, 0, H).copy_(kv.view({T, N, H + s.v_head_dim}).narrow(2, 0, H));
   heads.key.narrow(2, H, R).copy_(rotated.expand({T, N, R}));
@@ -129,6 +134,7 @@ struct MlaAttention : torch::autograd::Function<MlaAttention> {
     ctx->saved_data["nope"] = H;
     ctx->saved_data["v"] = V;
     ctx->saved_data["scale"] = shape->softmax_scale;
+    ctx->saved_data["interleave"] = shape->rope_interleave;
     return out;
   }
 
@@ -138,7 +144,8 @@ struct MlaAttention : torch::autograd::Function<MlaAttention> {
     const at::Tensor out = saved[3].detach(), lse = saved[4], start = saved[7], dout = grads[0].contiguous();
     const int64_t T = q.size(0), R = k_rope.size(1);
     const MlaShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["nope"].toInt(), R,
-                         ctx->saved_data["v"].toInt(), ctx->saved_data["scale"].toDouble()};
+                         ctx->saved_data["v"].toInt(), ctx->saved_data["scale"].toDouble(),
+                         ctx->saved_data["interleave"].toBool()};
     SequenceLayout layout;
     layout.num_sequences = ctx->saved_data["sequences"].toInt();
     layout.seq_length = T / layout.num_sequences;
@@ -165,11 +172,11 @@ struct MlaAttention : torch::autograd::Function<MlaAttention> {
     params.dv_token_stride = dv.stride(0);
     params.dv_head_stride = dv.stride(1);
     kernels::attention_backward(params);
-    rotate_in_place(dq, H, R, layout, true);
+    rotate_in_place(dq, H, R, layout, true, shape.rope_interleave);
     dkv.narrow(2, 0, H).copy_(dk.narrow(2, 0, H));
     // The shared key's gradient is the sum over heads, in float, rotated back once.
     at::Tensor d_k_rope = dk.narrow(2, H, R).sum(1, false, at::kFloat).to(q.scalar_type()).view({T, 1, R});
-    rotate_in_place(d_k_rope, 0, R, layout, true);
+    rotate_in_place(d_k_rope, 0, R, layout, true, shape.rope_interleave);
     const at::Tensor none;
     return {dq.view({T, N * (H + R)}), dkv.view({T, N * (H + V)}), d_k_rope.view({T, R}), none, none};
   }
@@ -177,11 +184,16 @@ struct MlaAttention : torch::autograd::Function<MlaAttention> {
 
 }  // namespace
 
-at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  const at::Tensor pairs = x.to(cos.scalar_type()).unflatten(2, {x.size(2) / 2, 2});
-  const at::Tensor first = pairs.select(3, 0), second = pairs.select(3, 1);
-  const at::Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);
-  return at::stack({first * c - second * s, second * c + first * s}, 3).flatten(2).to(x.scalar_type());
+at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool rope_interleave) {
+  const int64_t half = x.size(2) / 2;
+  const at::Tensor wide = x.to(cos.scalar_type()), c = cos.unsqueeze(1), s = sin.unsqueeze(1);
+  if (rope_interleave) {
+    const at::Tensor pairs = wide.unflatten(2, {half, 2});
+    const at::Tensor first = pairs.select(3, 0), second = pairs.select(3, 1);
+    return at::stack({first * c - second * s, second * c + first * s}, 3).flatten(2).to(x.scalar_type());
+  }
+  const at::Tensor first = wide.narrow(2, 0, half), second = wide.narrow(2, half, half);
+  return at::cat({first * c - second * s, second * c + first * s}, 2).to(x.scalar_type());
 }
 
 at::Tensor mla_attention(const at::Tensor& q, const at::Tensor& kv, const at::Tensor& k_rope, const MlaShape& shape,

@@ -179,7 +179,7 @@ TEST_P(TrunkGolden, recompute_changes_no_gradient_bit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, TrunkGolden,
-                         testing::ValuesIn(cases({"v3", "v3_yarn", "v3_negative_bias", "moonlight", "moonlight_yarn",
+                         testing::ValuesIn(cases({"v3", "v3_yarn", "v3_negative_bias", "v3_half_split", "moonlight", "moonlight_yarn",
                                                   "kimi_k2", "v2_lite", "v2_lite_yarn", "v2_group"})),
                          case_name);
 
