@@ -12,6 +12,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/dtype.h"
 #include "kernels/elementwise.h"
+#include "kernels/gemm.h"
 #include "kernels/isa.h"
 #include "kernels/moe.h"
 #include "kernels/norm.h"
@@ -30,6 +31,21 @@ struct AttentionTask {
   int64_t begin_block = 0, end_block = 0;
 };
 inline constexpr int64_t kAttentionBlock = 64;  // tokens of a block of queries, and of keys
+
+// One product: c [rows, columns] (+)= A [rows, depth] B [depth, columns]; depth > 0.
+struct GemmBlock {
+  DType dtype = DType::f32, out_dtype = DType::f32;
+  int64_t rows = 0, columns = 0, depth = 0;
+  const void* a = nullptr;
+  int64_t lda = 0;
+  bool is_a_transposed = false;  // a [depth, rows], else [rows, depth]
+  const void* b = nullptr;
+  int64_t ldb = 0;
+  bool is_b_transposed = false;  // b [columns, depth], else [depth, columns]
+  void* c = nullptr;
+  int64_t ldc = 0;
+  bool accumulate = false;
+};
 
 // clang-format off
 #define FATHOM_ROW_BODIES \
@@ -59,15 +75,20 @@ inline constexpr int64_t kAttentionBlock = 64;  // tokens of a block of queries,
   void attention_backward_task(const AttentionBackwardParams& params, const AttentionTask& task, \
                                void* scratch);
 
+#define FATHOM_GEMM_BODIES                                \
+  std::size_t gemm_scratch_bytes(const GemmBlock& block); \
+  void gemm_block(const GemmBlock& block, void* scratch);
+
 // clang-format off
-namespace reference { FATHOM_ROW_BODIES FATHOM_ATTENTION_BODIES }
-namespace avx2 { FATHOM_ROW_BODIES FATHOM_ATTENTION_BODIES }
-namespace avx512 { FATHOM_ROW_BODIES FATHOM_ATTENTION_BODIES }
-namespace amx { FATHOM_ATTENTION_BODIES }
+namespace reference { FATHOM_ROW_BODIES FATHOM_ATTENTION_BODIES FATHOM_GEMM_BODIES }
+namespace avx2 { FATHOM_ROW_BODIES FATHOM_ATTENTION_BODIES FATHOM_GEMM_BODIES }
+namespace avx512 { FATHOM_ROW_BODIES FATHOM_ATTENTION_BODIES FATHOM_GEMM_BODIES }
+namespace amx { FATHOM_ATTENTION_BODIES FATHOM_GEMM_BODIES }
 // clang-format on
 
 #undef FATHOM_ROW_BODIES
 #undef FATHOM_ATTENTION_BODIES
+#undef FATHOM_GEMM_BODIES
 
 // The body in force; f64 always runs the reference.
 template <typename Function>

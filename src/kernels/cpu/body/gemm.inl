@@ -1,0 +1,253 @@
+// One block of kernels/gemm.h: B is packed once for all rows of the block, panel by panel; rows of A are
+// packed a chunk at a time. A piece of 512 values of the depth of one panel stays in the first cache while it
+// meets the rows of the chunk, which stream from the second. The sums of a tile of rows by a panel live in a
+// dense tile of scratch until the depth is done and leave it in the type of the result.
+#include "kernels/cpu/body/block_product.h"
+#include "kernels/dispatch.h"
+
+namespace fathom::kernels::FATHOM_SET {
+namespace {
+
+constexpr int64_t kPieceUnits = 256;
+
+template <typename Product>
+struct Cut {
+  static constexpr int64_t kPanel = Product::kPanel, kTileRows = Product::kTileRows,
+                           kChunkRows = 4 * kTileRows;
+};
+
+FATHOM_INLINE int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+#if defined(__AVX512BF16__)
+FATHOM_INLINE __m512i load_values(const bf16* p, int64_t n) {  // up to 32
+  if (n >= 32) return _mm512_loadu_si512(p);
+  return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << max_of(n, 0)) - 1), p);
+}
+#endif
+
+// A vector of units from consecutive values along the depth, zeros past n values.
+template <typename Product, typename T>
+FATHOM_INLINE void load_units(const T* p, int64_t n, F32* to) {
+#if defined(__AVX512BF16__)
+  if constexpr (Product::kValuesPerUnit == 2) {
+    _mm512_storeu_si512(to, load_values(p, n));
+    return;
+  }
+#endif
+  store(to, n >= kWidth ? load(p) : load_first(p, max_of(n, 0)));
+}
+
+// Columns [0, 32) of one unit along the depth, from values `stride` apart; zeros past `columns` and `depth`.
+template <typename Product, typename T>
+FATHOM_INLINE void load_unit_row(const T* p, [[maybe_unused]] int64_t stride, int64_t depth, int64_t columns, F32* to) {
+#if defined(__AVX512BF16__)
+  if constexpr (Product::kValuesPerUnit == 2) {
+    const __m512i even = load_values(p, depth > 0 ? columns : 0);
+    const __m512i odd = load_values(depth > 1 ? p + stride : p, depth > 1 ? columns : 0);
+    // Values 0 .. 15 of the two in turn, then 16 .. 31.
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i low_order =
+        _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));
+    const __m512i high_order = _mm512_add_epi16(low_order, _mm512_set1_epi16(16));
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(even, low_order, odd));
+    _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(even, high_order, odd));
+    return;
+  }
+#endif
+  for (int64_t c = 0; c < 32; c += kWidth) {
+    const int64_t n = depth > 0 ? columns - c : 0;
+    store(to + c, n >= kWidth ? load(p + c) : n > 0 ? load_first(p + c, n) : zero());
+  }
+}
+
+// `rows` rows of `depth` consecutive values to rows of units.
+template <typename Product, typename T>
+void pack_along_depth(const T* from, int64_t stride, int64_t rows, int64_t depth, F32* to, int64_t units) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t u = 0; u < units; u += kWidth)
+      load_units<Product>(from + r * stride + u * Product::kValuesPerUnit,
+                          depth - u * Product::kValuesPerUnit, to + r * units + u);
+}
+
+// The same from [depth][rows].
+template <typename Product, typename T>
+void pack_across_depth(const T* from, int64_t stride, int64_t rows, int64_t depth, F32* to, int64_t units) {
+  alignas(64) F32 square[kWidth * 32];
+  for (int64_t u = 0; u < units; u += kWidth) {
+    for (int64_t r = 0; r < rows; r += 32) {
+      for (int64_t i = 0; i < kWidth; ++i) {
+        const int64_t first_value = (u + i) * Product::kValuesPerUnit;
+        load_unit_row<Product>(from + min_of(first_value, depth - 1) * stride + r, stride,
+                               depth - first_value, rows - r, square + i * 32);
+      }
+      for (int64_t s = 0; s < 32 && r + s < rows; s += kWidth)
+        transpose_square(square + s, 32, to + (r + s) * units + u, units);
+    }
+  }
+}
+
+// One panel of B [units][kPanel] from [depth][columns].
+template <typename Product, typename T>
+void pack_panel(const T* from, int64_t stride, int64_t columns, int64_t depth, F32* to, int64_t units) {
+  constexpr int64_t kPanel = Cut<Product>::kPanel;
+  for (int64_t u = 0; u < units; ++u) {
+    const int64_t first_value = u * Product::kValuesPerUnit;
+    const T* row = from + min_of(first_value, depth - 1) * stride;
+    for (int64_t c = 0; c < kPanel; c += 32)
+      load_unit_row<Product>(c < columns ? row + c : row, stride, depth - first_value, max_of(0, columns - c),
+                             to + u * kPanel + c);
+  }
+}
+
+// The same from [columns][depth].
+template <typename Product, typename T>
+void pack_panel_transposed(const T* from, int64_t stride, int64_t columns, int64_t depth, F32* to,
+                           int64_t units) {
+  constexpr int64_t kPanel = Cut<Product>::kPanel, kPerUnit = Product::kValuesPerUnit;
+  alignas(64) F32 square[kWidth * kWidth];
+  for (int64_t u = 0; u < units; u += kWidth) {
+    for (int64_t c = 0; c < kPanel; c += kWidth) {
+      F32* out = to + u * kPanel + c;
+      const T* p = from + u * kPerUnit;
+      if (sizeof(T) * kPerUnit == 4 && stride % kPerUnit == 0 && c + kWidth <= columns &&
+          (u + kWidth) * kPerUnit <= depth) {
+        transpose_square(reinterpret_cast<const F32*>(p + c * stride), stride / kPerUnit, out, kPanel);
+        continue;
+      }
+      for (int64_t i = 0; i < kWidth; ++i)
+        load_units<Product>(p + min_of(c + i, columns - 1) * stride,
+                            c + i < columns ? depth - u * kPerUnit : 0, square + i * kWidth);
+      transpose_square(square, kWidth, out, kPanel);
+    }
+  }
+}
+
+template <typename Out>
+FATHOM_INLINE void finish_tile(const F32* sums, int64_t sums_stride, int64_t rows, int64_t columns, Out* c,
+                               int64_t ldc, bool accumulate) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const F32* from = sums + r * sums_stride;
+    Out* to = c + r * ldc;
+    if (accumulate) {
+      FATHOM_FOR_VECTORS(i, 0, columns, store_n(to + i, load_n(from + i, n) + load_n(to + i, n), n););
+    } else {
+      FATHOM_FOR_VECTORS(i, 0, columns, store_n(to + i, load_n(from + i, n), n););
+    }
+  }
+}
+
+struct GemmSizes {
+  int64_t units, pieces, panels;
+  std::size_t b_floats, a_floats, sum_floats;
+};
+
+template <typename Product>
+FATHOM_INLINE GemmSizes sizes_of(const GemmBlock& g) {
+  using C = Cut<Product>;
+  GemmSizes z;
+  z.units = round_up(g.depth, Product::kDimMultiple) / Product::kValuesPerUnit;
+  z.pieces = (z.units + kPieceUnits - 1) / kPieceUnits;
+  z.panels = (g.columns + C::kPanel - 1) / C::kPanel;
+  z.b_floats = static_cast<std::size_t>(z.units * z.panels * C::kPanel);
+  z.a_floats = static_cast<std::size_t>(round_up(C::kChunkRows, 32) * min_of(z.units, kPieceUnits));
+  z.sum_floats = static_cast<std::size_t>(C::kChunkRows * C::kPanel * (z.pieces > 1 ? z.panels : 1));
+  return z;
+}
+
+template <typename Product, typename T, typename Out>
+void product_block(const GemmBlock& g, void* memory) {
+  using C = Cut<Product>;
+  constexpr int64_t kPerUnit = Product::kValuesPerUnit;
+  const GemmSizes z = sizes_of<Product>(g);
+  F32* packed_b = static_cast<F32*>(memory);
+  F32* packed_a = packed_b + z.b_floats;
+  F32* sums = packed_a + z.a_floats;
+  const T *a = static_cast<const T*>(g.a), *b = static_cast<const T*>(g.b);
+  Out* c = static_cast<Out*>(g.c);
+  [[maybe_unused]] typename Product::Session session;
+
+  for (int64_t unit = 0; unit < z.units; unit += kPieceUnits) {
+    const int64_t units = min_of(kPieceUnits, z.units - unit),
+                  depth = min_of(units * kPerUnit, g.depth - unit * kPerUnit);
+    for (int64_t panel = 0; panel < z.panels; ++panel) {
+      const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
+      F32* to = packed_b + unit * z.panels * C::kPanel + panel * units * C::kPanel;
+      if (g.is_b_transposed) {
+        pack_panel_transposed<Product>(b + column * g.ldb + unit * kPerUnit, g.ldb, columns, depth, to,
+                                       units);
+      } else {
+        pack_panel<Product>(b + unit * kPerUnit * g.ldb + column, g.ldb, columns, depth, to, units);
+      }
+    }
+  }
+
+  for (int64_t row = 0; row < g.rows; row += C::kChunkRows) {
+    const int64_t rows = min_of(C::kChunkRows, g.rows - row),
+                  padded_rows = round_up(rows, Product::kRowMultiple);
+    for (int64_t unit = 0; unit < z.units; unit += kPieceUnits) {
+      const int64_t units = min_of(kPieceUnits, z.units - unit),
+                    depth = min_of(units * kPerUnit, g.depth - unit * kPerUnit);
+      const bool is_first = unit == 0, is_last = unit + units == z.units;
+      if (g.is_a_transposed) {
+        pack_across_depth<Product>(a + unit * kPerUnit * g.lda + row, g.lda, rows, depth, packed_a, units);
+      } else {
+        pack_along_depth<Product>(a + row * g.lda + unit * kPerUnit, g.lda, rows, depth, packed_a, units);
+      }
+      if (padded_rows > rows)
+        std::memset(packed_a + rows * units, 0, static_cast<std::size_t>((padded_rows - rows) * units) * 4);
+      for (int64_t panel = 0; panel < z.panels; ++panel) {
+        const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
+        const F32* panel_b = packed_b + unit * z.panels * C::kPanel + panel * units * C::kPanel;
+        F32* panel_sums = sums + (z.pieces > 1 ? panel * C::kChunkRows * C::kPanel : 0);
+        for (int64_t r = 0; r < rows; r += C::kTileRows) {
+          const int64_t tile_rows = min_of(C::kTileRows, rows - r);
+          F32* tile = panel_sums + r * C::kPanel;
+          Out* out = c + (row + r) * g.ldc + column;
+          if (is_last && g.accumulate)
+            for (int64_t i = 0; i < tile_rows; ++i)
+              for (int64_t j = 0; j < columns; j += 64 / static_cast<int64_t>(sizeof(Out)))
+                __builtin_prefetch(out + i * g.ldc + j, 1);
+          Product::run({round_up(tile_rows, Product::kRowMultiple), C::kPanel, units, packed_a + r * units,
+                        units, panel_b, C::kPanel, tile, C::kPanel, !is_first});
+          if (is_last) finish_tile(tile, C::kPanel, tile_rows, columns, out, g.ldc, g.accumulate);
+        }
+      }
+    }
+  }
+}
+
+struct GemmF32 : VectorProduct<MultiplyF32> {
+  static constexpr int64_t kPanel = kWidth == 16 ? 64 : 32, kTileRows = 24, kRowMultiple = 1;
+};
+#if defined(__AVX512BF16__)
+struct GemmBf16 : VectorProduct<MultiplyBf16> {
+  static constexpr int64_t kPanel = 64, kTileRows = 24, kRowMultiple = 1;
+};
+#endif
+
+template <typename Product>
+std::size_t bytes_of(const GemmBlock& g) {
+  const GemmSizes z = sizes_of<Product>(g);
+  return (z.b_floats + z.a_floats + z.sum_floats) * 4;
+}
+
+}  // namespace
+
+// FATHOM_BF16_GEMM: how this set multiplies blocks of bf16.
+std::size_t gemm_scratch_bytes(const GemmBlock& g) {
+  return g.dtype == DType::bf16 ? bytes_of<FATHOM_BF16_GEMM>(g) : bytes_of<GemmF32>(g);
+}
+
+void gemm_block(const GemmBlock& g, void* scratch) {
+  if (g.dtype != DType::bf16) {
+    product_block<GemmF32, float, float>(g, scratch);
+  } else if (g.out_dtype == DType::bf16) {
+    product_block<FATHOM_BF16_GEMM, bf16, bf16>(g, scratch);
+  } else {
+    product_block<FATHOM_BF16_GEMM, bf16, float>(g, scratch);
+  }
+}
+
+}  // namespace fathom::kernels::FATHOM_SET
