@@ -54,7 +54,8 @@ struct GemmBlock {
   void merge_range(const bf16* hi, const uint16_t* lo, float* master, int64_t count); \
   SquareSum square_sum_chunk(DType type, const void* values, int64_t begin, int64_t end); \
   void rms_norm_forward_rows(const RmsNormForwardParams& params, int64_t begin, int64_t end); \
-  void rms_norm_backward_rows(const RmsNormBackwardParams& params, int64_t begin, int64_t end, void* dweight); \
+  void rms_norm_backward_rows(const RmsNormBackwardParams& params, int64_t begin, int64_t end, \
+                              void* dweight); \
   void rope_tokens(const RopeParams& params, int64_t begin, int64_t end); \
   void swiglu_forward_rows(const SwigluForwardParams& params, int64_t begin, int64_t end); \
   void swiglu_backward_rows(const SwigluBackwardParams& params, int64_t begin, int64_t end); \
