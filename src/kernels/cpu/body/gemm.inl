@@ -8,13 +8,15 @@
 namespace fathom::kernels::FATHOM_SET {
 namespace {
 
-constexpr int64_t kPieceUnits = 256;
-
+// What a Product says of itself: the units of one piece of the depth, the tile of sums, the multiple that rows of A
+// are padded to, and whether packed rows lie in squares of 16 x 16 units, each dense, instead of one by one.
 template <typename Product>
 struct Cut {
   static constexpr int64_t kPanel = Product::kPanel, kTileRows = Product::kTileRows,
                            kChunkRows = 4 * kTileRows;
 };
+
+constexpr int64_t kPrefetchRows = 8;
 
 FATHOM_INLINE int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
@@ -62,28 +64,40 @@ FATHOM_INLINE void load_unit_row(const T* p, [[maybe_unused]] int64_t stride, in
   }
 }
 
+template <typename Product>
+FATHOM_INLINE F32* packed_row(F32* to, int64_t row, int64_t unit, int64_t units) {
+  if constexpr (Product::kPacksSquares) return to + row / 16 * (16 * units) + unit * 16 + row % 16 * 16;
+  return to + row * units + unit;
+}
+
 // `rows` rows of `depth` consecutive values to rows of units.
 template <typename Product, typename T>
 void pack_along_depth(const T* from, int64_t stride, int64_t rows, int64_t depth, F32* to, int64_t units) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t u = 0; u < units; u += kWidth)
-      load_units<Product>(from + r * stride + u * Product::kValuesPerUnit,
-                          depth - u * Product::kValuesPerUnit, to + r * units + u);
+  constexpr int64_t kPerUnit = Product::kValuesPerUnit;
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* row = from + r * stride;
+    for (int64_t u = 0; u < units; u += kWidth) {
+      __builtin_prefetch(row + kPrefetchRows * stride + u * kPerUnit);
+      load_units<Product>(row + u * kPerUnit, depth - u * kPerUnit, packed_row<Product>(to, r, u, units));
+    }
+  }
 }
 
 // The same from [depth][rows].
 template <typename Product, typename T>
 void pack_across_depth(const T* from, int64_t stride, int64_t rows, int64_t depth, F32* to, int64_t units) {
+  constexpr int64_t kPerUnit = Product::kValuesPerUnit, kRowStride = Product::kPacksSquares ? 16 : 0;
   alignas(64) F32 square[kWidth * 32];
   for (int64_t u = 0; u < units; u += kWidth) {
     for (int64_t r = 0; r < rows; r += 32) {
       for (int64_t i = 0; i < kWidth; ++i) {
-        const int64_t first_value = (u + i) * Product::kValuesPerUnit;
-        load_unit_row<Product>(from + min_of(first_value, depth - 1) * stride + r, stride,
-                               depth - first_value, rows - r, square + i * 32);
+        const int64_t value = (u + i) * kPerUnit;
+        const T* p = from + min_of(value, depth - 1) * stride + r;
+        for (int64_t v = 0; v < kPerUnit; ++v) __builtin_prefetch(p + (kWidth * kPerUnit + v) * stride);
+        load_unit_row<Product>(p, stride, depth - value, rows - r, square + i * 32);
       }
       for (int64_t s = 0; s < 32 && r + s < rows; s += kWidth)
-        transpose_square(square + s, 32, to + (r + s) * units + u, units);
+        transpose_square(square + s, 32, packed_row<Product>(to, r + s, u, units), kRowStride ? kRowStride : units);
     }
   }
 }
@@ -95,9 +109,12 @@ void pack_panel(const T* from, int64_t stride, int64_t columns, int64_t depth, F
   for (int64_t u = 0; u < units; ++u) {
     const int64_t first_value = u * Product::kValuesPerUnit;
     const T* row = from + min_of(first_value, depth - 1) * stride;
-    for (int64_t c = 0; c < kPanel; c += 32)
+    for (int64_t c = 0; c < kPanel; c += 32) {
+      // The next panel's part of the rows; rows further down while this one is the first.
+      for (int64_t v = 0; v < Product::kValuesPerUnit; ++v) __builtin_prefetch(row + v * stride + c + kPanel);
       load_unit_row<Product>(c < columns ? row + c : row, stride, depth - first_value, max_of(0, columns - c),
                              to + u * kPanel + c);
+    }
   }
 }
 
@@ -113,6 +130,7 @@ void pack_panel_transposed(const T* from, int64_t stride, int64_t columns, int64
       const T* p = from + u * kPerUnit;
       if (sizeof(T) * kPerUnit == 4 && stride % kPerUnit == 0 && c + kWidth <= columns &&
           (u + kWidth) * kPerUnit <= depth) {
+        for (int64_t i = 0; i < kWidth; ++i) __builtin_prefetch(p + (c + i + kPanel) * stride);  // the next panel
         transpose_square(reinterpret_cast<const F32*>(p + c * stride), stride / kPerUnit, out, kPanel);
         continue;
       }
@@ -148,10 +166,10 @@ FATHOM_INLINE GemmSizes sizes_of(const GemmBlock& g) {
   using C = Cut<Product>;
   GemmSizes z;
   z.units = round_up(g.depth, Product::kDimMultiple) / Product::kValuesPerUnit;
-  z.pieces = (z.units + kPieceUnits - 1) / kPieceUnits;
+  z.pieces = (z.units + Product::kPieceUnits - 1) / Product::kPieceUnits;
   z.panels = (g.columns + C::kPanel - 1) / C::kPanel;
   z.b_floats = static_cast<std::size_t>(z.units * z.panels * C::kPanel);
-  z.a_floats = static_cast<std::size_t>(round_up(C::kChunkRows, 32) * min_of(z.units, kPieceUnits));
+  z.a_floats = static_cast<std::size_t>(round_up(C::kChunkRows, 32) * min_of(z.units, Product::kPieceUnits));
   z.sum_floats = static_cast<std::size_t>(C::kChunkRows * C::kPanel * (z.pieces > 1 ? z.panels : 1));
   return z;
 }
@@ -168,8 +186,8 @@ void product_block(const GemmBlock& g, void* memory) {
   Out* c = static_cast<Out*>(g.c);
   [[maybe_unused]] typename Product::Session session;
 
-  for (int64_t unit = 0; unit < z.units; unit += kPieceUnits) {
-    const int64_t units = min_of(kPieceUnits, z.units - unit),
+  for (int64_t unit = 0; unit < z.units; unit += Product::kPieceUnits) {
+    const int64_t units = min_of(Product::kPieceUnits, z.units - unit),
                   depth = min_of(units * kPerUnit, g.depth - unit * kPerUnit);
     for (int64_t panel = 0; panel < z.panels; ++panel) {
       const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
@@ -186,8 +204,8 @@ void product_block(const GemmBlock& g, void* memory) {
   for (int64_t row = 0; row < g.rows; row += C::kChunkRows) {
     const int64_t rows = min_of(C::kChunkRows, g.rows - row),
                   padded_rows = round_up(rows, Product::kRowMultiple);
-    for (int64_t unit = 0; unit < z.units; unit += kPieceUnits) {
-      const int64_t units = min_of(kPieceUnits, z.units - unit),
+    for (int64_t unit = 0; unit < z.units; unit += Product::kPieceUnits) {
+      const int64_t units = min_of(Product::kPieceUnits, z.units - unit),
                     depth = min_of(units * kPerUnit, g.depth - unit * kPerUnit);
       const bool is_first = unit == 0, is_last = unit + units == z.units;
       if (g.is_a_transposed) {
@@ -195,8 +213,8 @@ void product_block(const GemmBlock& g, void* memory) {
       } else {
         pack_along_depth<Product>(a + row * g.lda + unit * kPerUnit, g.lda, rows, depth, packed_a, units);
       }
-      if (padded_rows > rows)
-        std::memset(packed_a + rows * units, 0, static_cast<std::size_t>((padded_rows - rows) * units) * 4);
+      for (int64_t r = rows; r < padded_rows; ++r)
+        for (int64_t u = 0; u < units; u += kWidth) store(packed_row<Product>(packed_a, r, u, units), zero());
       for (int64_t panel = 0; panel < z.panels; ++panel) {
         const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
         const F32* panel_b = packed_b + unit * z.panels * C::kPanel + panel * units * C::kPanel;
@@ -205,7 +223,7 @@ void product_block(const GemmBlock& g, void* memory) {
           const int64_t tile_rows = min_of(C::kTileRows, rows - r);
           F32* tile = panel_sums + r * C::kPanel;
           Out* out = c + (row + r) * g.ldc + column;
-          if (is_last && g.accumulate)
+          if (is_last)
             for (int64_t i = 0; i < tile_rows; ++i)
               for (int64_t j = 0; j < columns; j += 64 / static_cast<int64_t>(sizeof(Out)))
                 __builtin_prefetch(out + i * g.ldc + j, 1);
@@ -219,11 +237,13 @@ void product_block(const GemmBlock& g, void* memory) {
 }
 
 struct GemmF32 : VectorProduct<MultiplyF32> {
-  static constexpr int64_t kPanel = kWidth == 16 ? 64 : 32, kTileRows = 24, kRowMultiple = 1;
+  static constexpr int64_t kPieceUnits = 128, kPanel = kWidth == 16 ? 64 : 32, kTileRows = 24, kRowMultiple = 1;
+  static constexpr bool kPacksSquares = false;
 };
 #if defined(__AVX512BF16__)
 struct GemmBf16 : VectorProduct<MultiplyBf16> {
-  static constexpr int64_t kPanel = 64, kTileRows = 24, kRowMultiple = 1;
+  static constexpr int64_t kPieceUnits = 128, kPanel = 64, kTileRows = 24, kRowMultiple = 1;
+  static constexpr bool kPacksSquares = false;
 };
 #endif
 
