@@ -35,6 +35,12 @@ fixtures_made_anew() {
   .deps/oracle/bin/python tests/golden/check_fixtures.py
 }
 
+checkpoints_in_transformers() {
+  build release fathom
+  need_oracle
+  bash tests/check_transformers.sh
+}
+
 task_test_slow() {
   local failures=0
   rm -rf build/slow
@@ -44,6 +50,7 @@ task_test_slow() {
   record "address and undefined-behaviour sanitizers" sanitized_tests asan
   record "thread sanitizer" sanitized_tests tsan
   record "fixtures made anew" fixtures_made_anew
+  record "checkpoints in transformers" checkpoints_in_transformers
   record "fuzzing, $fuzz_seconds s a target" task_fuzz all "$fuzz_seconds"
 
   local page=docs/quality.md commit

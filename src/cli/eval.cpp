@@ -9,7 +9,9 @@
 #include "base/json.h"
 #include "base/stop_signal.h"
 #include "cli/commands.h"
+#include "eval/dump_logits.h"
 #include "eval/perplexity.h"
+#include "eval/windows.h"
 #include "infer/loaded_model.h"
 
 namespace fathom::cli {
@@ -19,20 +21,22 @@ namespace {
 constexpr int64_t kDefaultSeqLength = 2048;
 
 struct Options {
-  std::string directory, text, data, dtype = "auto";
+  std::string directory, text, data, dump_logits, dtype = "auto";
   int64_t seq_length = 0;
   int threads = 0;
   bool json = false;
 };
 
-eval::Perplexity evaluate(const Options& options, infer::LoadedModel& loaded, int64_t seq_length) {
-  if (!options.data.empty()) return eval::perplexity_of_dataset(*loaded.model, options.data, seq_length);
+eval::Windows open_windows(const Options& options, const infer::LoadedModel& loaded, int64_t seq_length) {
+  if (!options.data.empty()) return eval::windows_of_dataset(loaded.config, options.data, seq_length);
   if (!loaded.tokenizer)
     throw UsageError("{} holds no tokenizer.json, so --text cannot be read: put one there, or give --data",
                      options.directory);
-  const std::vector<int32_t> ids = loaded.tokenizer->encode(
-      read_text_file(options.text), tokenizer::SpecialTokens::text, loaded.tokenizer->adds_bos());
-  return eval::perplexity_of_tokens(*loaded.model, ids, seq_length);
+  return eval::windows_of_tokens(
+      loaded.config,
+      loaded.tokenizer->encode(read_text_file(options.text), tokenizer::SpecialTokens::text,
+                               loaded.tokenizer->adds_bos()),
+      seq_length);
 }
 
 void run(const Options& options) {
@@ -44,7 +48,12 @@ void run(const Options& options) {
   const int64_t seq_length = options.seq_length > 0
                                  ? options.seq_length
                                  : std::min(kDefaultSeqLength, loaded.config.max_position_embeddings);
-  const eval::Perplexity found = evaluate(options, loaded, seq_length);
+  const eval::Windows windows = open_windows(options, loaded, seq_length);
+  if (!options.dump_logits.empty()) {
+    if (windows.count < 1) throw DataError("{} holds no whole window of {} tokens", options.data, seq_length);
+    eval::dump_logits(*loaded.model, windows.at(0), options.dump_logits);
+  }
+  const eval::Perplexity found = eval::perplexity_of_windows(*loaded.model, windows.count, windows.at);
   if (stop_requested()) throw Error("stopped before the end: no figure to report");
   const std::string out =
       options.json ? Json({{"tokens", found.tokens},
@@ -80,6 +89,10 @@ void add_eval(CLI::App& app) {
           "--seq-length", options->seq_length,
           "tokens a window predicts; no context crosses windows (default: the model's, at most 2048)")
       ->check(CLI::PositiveNumber);
+  command->add_option(
+      "--dump-logits", options->dump_logits,
+      "write tokens [1, S] and logits [1, S, V] of the first window to this safetensors file, for "
+      "comparison with other programs");
   command->add_option("--dtype", options->dtype, "auto (that of the file), fp32 or bf16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   command->add_option("--threads", options->threads, "0: the cores this process may use")
@@ -90,7 +103,8 @@ void add_eval(CLI::App& app) {
       "Examples:\n"
       "  fathom eval out/demo/checkpoints/step_00000200 --data data/wiki_valid_text_document --seq-length "
       "256\n"
-      "  fathom eval DIR --text book.txt --json");
+      "  fathom eval DIR --text book.txt --json\n"
+      "  fathom eval DIR --text book.txt --dtype fp32 --seq-length 128 --dump-logits logits.safetensors");
   command->callback([options] { run(*options); });
 }
 

@@ -4,10 +4,10 @@
 
 #include <cmath>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <vector>
 
+#include "eval/windows.h"
 #include "model/deepseek.h"
 #include "model/micro_batch.h"
 
@@ -25,16 +25,8 @@ struct Perplexity {
 Perplexity perplexity_of_windows(model::DeepseekModel& model, int64_t count,
                                  const std::function<model::Window(int64_t)>& window);
 
-// Windows of seq_length inputs laid end to end over `ids`: window i predicts ids[i*L+1 .. i*L+L] from
-// ids[i*L] on, so each token but the first is predicted once; the last window may be shorter. No BOS is put
-// in front of a window. Throws DataError: fewer than two ids, an id outside the vocabulary; UsageError:
-// seq_length outside the model's window.
+// The same over windows_of_tokens(ids); throws as that.
 Perplexity perplexity_of_tokens(model::DeepseekModel& model, const std::vector<int32_t>& ids,
                                 int64_t seq_length);
-
-// The windows that a recipe evaluates with `valid: [{path: prefix}]`: every whole window of the dataset once.
-// Throws FileError, DataError; UsageError as above.
-Perplexity perplexity_of_dataset(model::DeepseekModel& model, const std::filesystem::path& prefix,
-                                 int64_t seq_length);
 
 }  // namespace fathom::eval

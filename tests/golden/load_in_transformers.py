@@ -66,6 +66,57 @@ def read_outputs(path):
     return tokens.long(), value["logits"].float()
 
 
+def load(directory, config, dtype):
+    """The model, or None where transformers refuses, and a report: counts of tensors, problems found."""
+    held = check_index(directory)
+    try:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            attn_implementation="eager",
+            experts_implementation="eager",
+            output_loading_info=True,
+        )
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+    ) as error:  # a missing expert, for instance, stops the fusing of experts
+        return None, {"tensors": len(held), "problems": [f"transformers refused to load: {error}"]}
+    problems = [f"missing: {n}" for n in sorted(info["missing_keys"])]
+    problems += [f"mismatched: {n}" for n in sorted(map(str, info["mismatched_keys"]))]
+    problems += [f"error: {n}" for n in info.get("error_msgs") or []]
+    depths = getattr(config, "num_nextn_predict_layers", 0) or 0
+    extra = {n for n in held if is_mtp(n, config.num_hidden_layers, depths)}
+    # Experts of these layers are reported under transformers' fused names, so compare by layer, not by name.
+    unexpected = [n for n in info["unexpected_keys"] if not is_mtp(n, config.num_hidden_layers, depths)]
+    problems += [f"unexpected: {n}" for n in sorted(unexpected)]
+    if depths and not extra:
+        problems.append(f"config.json says {depths} multi-token prediction layers, the files hold none")
+    return model.eval(), {"tensors": len(held), "mtp_tensors": len(extra), "problems": problems}
+
+
+def compare_logits(model, tokens, logits, tolerance):
+    """What goes into the report: the worst difference, and it as a problem where it is too large."""
+    with torch.no_grad():
+        ours = model(tokens, use_cache=False).logits.float()
+    if ours.shape != logits.shape:
+        return {"problems": [f"logits are {list(logits.shape)}, transformers gives {list(ours.shape)}"]}
+    worst = (ours - logits).abs().max().item()
+    relative = ((ours - logits).norm() / ours.norm()).item()
+    problems = []
+    if not worst <= tolerance:
+        problems.append(f"logits differ by up to {worst:.3g}, more than {tolerance:.3g}")
+    return {
+        "compared_logits": logits.numel(),
+        "worst_logit_difference": worst,
+        "relative_to_norm": relative,
+        "tolerance": tolerance,
+        "problems": problems,
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -79,48 +130,12 @@ def main():
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
 
-    held = check_index(arguments.directory)
-    config = load_config(arguments.directory)
-    try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            arguments.directory,
-            config=config,
-            dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype],
-            attn_implementation="eager",
-            experts_implementation="eager",
-            output_loading_info=True,
-        )
-    except (
-        RuntimeError,
-        ValueError,
-        KeyError,
-    ) as error:  # a missing expert, for instance, stops the fusing of experts
-        print(json.dumps({"tensors": len(held), "problems": [f"transformers refused to load: {error}"]}))
-        return 1
-    problems = [f"missing: {n}" for n in sorted(info["missing_keys"])]
-    problems += [f"mismatched: {n}" for n in sorted(map(str, info["mismatched_keys"]))]
-    problems += [f"error: {n}" for n in info.get("error_msgs") or []]
-    depths = getattr(config, "num_nextn_predict_layers", 0) or 0
-    extra = {n for n in held if is_mtp(n, config.num_hidden_layers, depths)}
-    # Experts of these layers are reported under transformers' fused names, so compare by layer, not by name.
-    unexpected = [n for n in info["unexpected_keys"] if not is_mtp(n, config.num_hidden_layers, depths)]
-    problems += [f"unexpected: {n}" for n in sorted(unexpected)]
-    if depths and not extra:
-        problems.append(f"config.json says {depths} multi-token prediction layers, the files hold none")
-    report = {"tensors": len(held), "mtp_tensors": len(extra), "problems": problems}
-    if arguments.outputs and not problems:
-        tokens, logits = read_outputs(arguments.outputs)
-        with torch.no_grad():
-            ours = model.eval()(tokens, use_cache=False).logits.float()
-        if ours.shape != logits.shape:
-            problems.append(f"logits are {list(logits.shape)}, transformers gives {list(ours.shape)}")
-        else:
-            worst = (ours - logits).abs().max().item()
-            report |= {"worst_logit_difference": worst, "tolerance": arguments.tolerance}
-            if not worst <= arguments.tolerance:
-                problems.append(f"logits differ by up to {worst:.3g}, more than {arguments.tolerance:.3g}")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype]
+    model, report = load(arguments.directory, load_config(arguments.directory), dtype)
+    if arguments.outputs and not report["problems"]:
+        report |= compare_logits(model, *read_outputs(arguments.outputs), arguments.tolerance)
     print(json.dumps(report))
-    return 1 if problems else 0
+    return 1 if report["problems"] else 0
 
 
 def is_mtp(name, layers, depths):
