@@ -133,8 +133,8 @@ Sample TrainingData::sample(int64_t index) const {
     if (sample.tokens[i] != eod_id_) continue;
     if (section_.eod_mask_loss) sample.loss_mask[i] = 0;
     if (section_.reset_position_ids) start = static_cast<int32_t>(i) + 1;
-    if (section_.reset_attention_mask && i + 1 < length)
-      sample.document_starts.push_back(static_cast<int32_t>(i) + 1);
+    // Also after the last input: an MTP label that stands there belongs to the next document.
+    if (section_.reset_attention_mask) sample.document_starts.push_back(static_cast<int32_t>(i) + 1);
   }
   return sample;
 }

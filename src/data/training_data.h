@@ -21,8 +21,11 @@ struct Sample {
   std::vector<float> loss_mask;       // [seq_length], per label: 0 where the input is eod and eod_mask_loss
   std::vector<int32_t> position_ids;  // [seq_length]: restart after each eod with reset_position_ids
   std::vector<int32_t>
-      document_starts;  // with reset_attention_mask: 0 and each place after an eod; else empty
+      document_starts;  // with reset_attention_mask: 0 and each place after an eod, seq_length included; else empty
 };
+
+// The seed of held-out data: their windows are the same in runs of any seed, and in `fathom eval`.
+inline constexpr uint64_t kHeldOutSeed = 0;
 
 class TrainingData {
  public:

@@ -132,7 +132,8 @@ Trainer::Trainer(const config::Recipe& recipe)
       model_(registry_) {
   const int32_t eod = eod_id(recipe);
   const auto open = [&](data::Split split, int64_t samples) {
-    return std::make_unique<data::TrainingData>(recipe.data, split, samples, recipe.seed, eod, recipe.model.vocab_size);
+    const uint64_t seed = split == data::Split::train ? recipe.seed : data::kHeldOutSeed;
+    return std::make_unique<data::TrainingData>(recipe.data, split, samples, seed, eod, recipe.model.vocab_size);
   };
   const int64_t epoch = recipe.train.epochs > 0 ? open(data::Split::train, 0)->size() : 0;
   plan_ = plan_run(recipe, epoch);
