@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "kernels/elementwise.h"
+#include "ops/grouped_gemm.h"
 #include "ops/kernel_args.h"
 #include "ops/runtime.h"
 
@@ -27,7 +28,7 @@ struct Linear : torch::autograd::Function<Linear> {
     const at::Tensor x = ctx->get_saved_variables()[0].detach(), dy = grads[0].contiguous();
     at::Tensor dx;
     if (ctx->needs_input_grad(0)) dx = at::mm(dy, w.value);
-    accumulate_grad(w, [x, dy](Weight& weight) { weight.add_grad(at::mm(dy.t(), x)); });
+    accumulate_grad(w, [x, dy](Weight& weight) { add_product_grad(weight, dy, x); });
     return {dx, at::Tensor()};
   }
 };

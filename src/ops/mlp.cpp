@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ops/activation.h"
+#include "ops/grouped_gemm.h"
 
 namespace fathom::ops {
 namespace {
@@ -21,7 +22,7 @@ struct SwigluLinear : torch::autograd::Function<SwigluLinear> {
     Weight& w_down = *reinterpret_cast<Weight*>(ctx->saved_data["weight"].toInt());
     const at::Tensor gate_up = ctx->get_saved_variables()[0].detach(), dy = grads[0].contiguous();
     const at::Tensor d_gate_up = swiglu_backward(gate_up, at::mm(dy, w_down.value));
-    accumulate_grad(w_down, [gate_up, dy](Weight& weight) { weight.add_grad(at::mm(dy.t(), swiglu(gate_up))); });
+    accumulate_grad(w_down, [gate_up, dy](Weight& weight) { add_product_grad(weight, dy, swiglu(gate_up)); });
     return {d_gate_up, at::Tensor()};
   }
 };

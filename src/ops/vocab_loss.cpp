@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "kernels/cross_entropy.h"
+#include "ops/grouped_gemm.h"
 #include "ops/kernel_args.h"
 #include "ops/runtime.h"
 
@@ -112,7 +113,7 @@ LossSums run_chunks(const at::Tensor& hidden, Weight& head, const at::Tensor& ta
     if (d_hidden) {
       at::Tensor target = d_hidden->narrow(0, first, rows);
       at::mm_out(target, chunk.d_logits, head.value);
-      accumulate_grad(head, [h, d = chunk.d_logits](Weight& w) { w.add_grad(at::mm(d.t(), h)); });
+      accumulate_grad(head, [h, d = chunk.d_logits](Weight& w) { add_product_grad(w, d, h); });
     }
   }
   return sums;
