@@ -8,8 +8,9 @@
 namespace fathom::kernels::FATHOM_SET {
 namespace {
 
-// What a Product says of itself: the units of one piece of the depth, the tile of sums, the multiple that rows of A
-// are padded to, and whether packed rows lie in squares of 16 x 16 units, each dense, instead of one by one.
+// What a Product says of itself: the units of one piece of the depth, the tile of sums, the multiple that
+// rows of A are padded to, and whether packed rows lie in squares of 16 x 16 units, each dense, instead of
+// one by one.
 template <typename Product>
 struct Cut {
   static constexpr int64_t kPanel = Product::kPanel, kTileRows = Product::kTileRows,
@@ -43,7 +44,8 @@ FATHOM_INLINE void load_units(const T* p, int64_t n, F32* to) {
 
 // Columns [0, 32) of one unit along the depth, from values `stride` apart; zeros past `columns` and `depth`.
 template <typename Product, typename T>
-FATHOM_INLINE void load_unit_row(const T* p, [[maybe_unused]] int64_t stride, int64_t depth, int64_t columns, F32* to) {
+FATHOM_INLINE void load_unit_row(const T* p, [[maybe_unused]] int64_t stride, int64_t depth, int64_t columns,
+                                 F32* to) {
 #if defined(__AVX512BF16__)
   if constexpr (Product::kValuesPerUnit == 2) {
     const __m512i even = load_values(p, depth > 0 ? columns : 0);
@@ -97,7 +99,8 @@ void pack_across_depth(const T* from, int64_t stride, int64_t rows, int64_t dept
         load_unit_row<Product>(p, stride, depth - value, rows - r, square + i * 32);
       }
       for (int64_t s = 0; s < 32 && r + s < rows; s += kWidth)
-        transpose_square(square + s, 32, packed_row<Product>(to, r + s, u, units), kRowStride ? kRowStride : units);
+        transpose_square(square + s, 32, packed_row<Product>(to, r + s, u, units),
+                         kRowStride ? kRowStride : units);
     }
   }
 }
@@ -130,7 +133,8 @@ void pack_panel_transposed(const T* from, int64_t stride, int64_t columns, int64
       const T* p = from + u * kPerUnit;
       if (sizeof(T) * kPerUnit == 4 && stride % kPerUnit == 0 && c + kWidth <= columns &&
           (u + kWidth) * kPerUnit <= depth) {
-        for (int64_t i = 0; i < kWidth; ++i) __builtin_prefetch(p + (c + i + kPanel) * stride);  // the next panel
+        for (int64_t i = 0; i < kWidth; ++i)
+          __builtin_prefetch(p + (c + i + kPanel) * stride);  // the next panel
         transpose_square(reinterpret_cast<const F32*>(p + c * stride), stride / kPerUnit, out, kPanel);
         continue;
       }
@@ -142,18 +146,25 @@ void pack_panel_transposed(const T* from, int64_t stride, int64_t columns, int64
   }
 }
 
+#if defined(__AVX512BF16__)
+FATHOM_INLINE void store_rounded(const F32* from, bf16* to) {  // 32 values
+  const __m512bh both = _mm512_cvtne2ps_pbh(load(from + 16), load(from));
+  _mm512_storeu_si512(to, reinterpret_cast<__m512i>(both));
+}
+#endif
+
 template <typename Out>
-FATHOM_INLINE void finish_tile(const F32* sums, int64_t sums_stride, int64_t rows, int64_t columns, Out* c,
-                               int64_t ldc, bool accumulate) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const F32* from = sums + r * sums_stride;
-    Out* to = c + r * ldc;
-    if (accumulate) {
-      FATHOM_FOR_VECTORS(i, 0, columns, store_n(to + i, load_n(from + i, n) + load_n(to + i, n), n););
-    } else {
-      FATHOM_FOR_VECTORS(i, 0, columns, store_n(to + i, load_n(from + i, n), n););
-    }
+FATHOM_INLINE void finish_row(const F32* from, int64_t columns, Out* to, bool accumulate) {
+  if (accumulate) {
+    FATHOM_FOR_VECTORS(i, 0, columns, store_n(to + i, load_n(from + i, n) + load_n(to + i, n), n););
+    return;
   }
+  int64_t done = 0;
+#if defined(__AVX512BF16__)
+  if constexpr (sizeof(Out) == 2)
+    for (; done + 32 <= columns; done += 32) store_rounded(from + done, to + done);
+#endif
+  FATHOM_FOR_VECTORS(i, done, columns, store_n(to + i, load_n(from + i, n), n););
 }
 
 struct GemmSizes {
@@ -215,21 +226,22 @@ void product_block(const GemmBlock& g, void* memory) {
       }
       for (int64_t r = rows; r < padded_rows; ++r)
         for (int64_t u = 0; u < units; u += kWidth) store(packed_row<Product>(packed_a, r, u, units), zero());
-      for (int64_t panel = 0; panel < z.panels; ++panel) {
-        const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
-        const F32* panel_b = packed_b + unit * z.panels * C::kPanel + panel * units * C::kPanel;
-        F32* panel_sums = sums + (z.pieces > 1 ? panel * C::kChunkRows * C::kPanel : 0);
-        for (int64_t r = 0; r < rows; r += C::kTileRows) {
-          const int64_t tile_rows = min_of(C::kTileRows, rows - r);
-          F32* tile = panel_sums + r * C::kPanel;
+      for (int64_t r = 0; r < rows; r += C::kTileRows) {
+        const int64_t tile_rows = min_of(C::kTileRows, rows - r);
+        for (int64_t panel = 0; panel < z.panels; ++panel) {
+          const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
+          F32* tile = sums + (z.pieces > 1 ? panel * C::kChunkRows + r : 0) * C::kPanel;
           Out* out = c + (row + r) * g.ldc + column;
           if (is_last)
             for (int64_t i = 0; i < tile_rows; ++i)
               for (int64_t j = 0; j < columns; j += 64 / static_cast<int64_t>(sizeof(Out)))
                 __builtin_prefetch(out + i * g.ldc + j, 1);
           Product::run({round_up(tile_rows, Product::kRowMultiple), C::kPanel, units, packed_a + r * units,
-                        units, panel_b, C::kPanel, tile, C::kPanel, !is_first});
-          if (is_last) finish_tile(tile, C::kPanel, tile_rows, columns, out, g.ldc, g.accumulate);
+                        units, packed_b + unit * z.panels * C::kPanel + panel * units * C::kPanel, C::kPanel,
+                        tile, C::kPanel, !is_first});
+          if (is_last)
+            for (int64_t i = 0; i < tile_rows; ++i)
+              finish_row(tile + i * C::kPanel, columns, out + i * g.ldc, g.accumulate);
         }
       }
     }
@@ -237,7 +249,8 @@ void product_block(const GemmBlock& g, void* memory) {
 }
 
 struct GemmF32 : VectorProduct<MultiplyF32> {
-  static constexpr int64_t kPieceUnits = 128, kPanel = kWidth == 16 ? 64 : 32, kTileRows = 24, kRowMultiple = 1;
+  static constexpr int64_t kPieceUnits = 128, kPanel = kWidth == 16 ? 64 : 32, kTileRows = 24,
+                           kRowMultiple = 1;
   static constexpr bool kPacksSquares = false;
 };
 #if defined(__AVX512BF16__)
