@@ -9,7 +9,7 @@ namespace {
 // 32 x 32 sums at a time. Rows of A come in squares of 16 x 16 units, so that a tile is 1 KiB in one piece.
 struct GemmTiles {
   static constexpr int64_t kValuesPerUnit = 2, kDimMultiple = 32;
-  static constexpr int64_t kPieceUnits = 256, kPanel = 32, kTileRows = 32, kRowMultiple = 32;
+  static constexpr int64_t kPieceUnits = 128, kPanel = 32, kTileRows = 32, kRowMultiple = 32;
   static constexpr bool kPacksSquares = true;
   using Session = TileSession;
 

@@ -167,6 +167,27 @@ FATHOM_INLINE void finish_row(const F32* from, int64_t columns, Out* to, bool ac
   FATHOM_FOR_VECTORS(i, done, columns, store_n(to + i, load_n(from + i, n), n););
 }
 
+// Lines of the next piece of A, asked for a few at a time while the present one is multiplied.
+struct Ahead {
+  const char* line;
+  int64_t row_lines, row_step_bytes;  // lines of a row; from past its last line to the next row
+  int64_t left, column = 0;
+  FATHOM_INLINE void ask(int64_t count) {
+    for (count = min_of(count, left), left -= count; count > 0; --count) {
+      __builtin_prefetch(line, 0, 2);
+      line += 64;
+      if (++column == row_lines) {
+        column = 0;
+        line += row_step_bytes;
+      }
+    }
+  }
+};
+FATHOM_INLINE Ahead ahead_of(const void* from, int64_t stride_bytes, int64_t rows, int64_t row_bytes) {
+  const int64_t lines = (row_bytes + 63) / 64;
+  return {static_cast<const char*>(from), lines, stride_bytes - 64 * lines, rows * lines};
+}
+
 struct GemmSizes {
   int64_t units, pieces, panels;
   std::size_t b_floats, a_floats, sum_floats;
@@ -226,12 +247,22 @@ void product_block(const GemmBlock& g, void* memory) {
       }
       for (int64_t r = rows; r < padded_rows; ++r)
         for (int64_t u = 0; u < units; u += kWidth) store(packed_row<Product>(packed_a, r, u, units), zero());
+      const int64_t next_row = is_last ? row + rows : row, next_depth = is_last ? 0 : unit * kPerUnit + depth;
+      const int64_t next_rows = min_of(C::kChunkRows, g.rows - next_row),
+                    next_values = min_of(Product::kPieceUnits * kPerUnit, g.depth - next_depth);
+      constexpr int64_t kSize = sizeof(T);
+      Ahead ahead =
+          g.is_a_transposed
+              ? ahead_of(a + next_depth * g.lda + next_row, g.lda * kSize, next_values, next_rows * kSize)
+              : ahead_of(a + next_row * g.lda + next_depth, g.lda * kSize, next_rows, next_values * kSize);
+      const int64_t lines_of_tile = ahead.left / (z.panels * ((rows + C::kTileRows - 1) / C::kTileRows)) + 1;
       for (int64_t r = 0; r < rows; r += C::kTileRows) {
         const int64_t tile_rows = min_of(C::kTileRows, rows - r);
         for (int64_t panel = 0; panel < z.panels; ++panel) {
           const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
           F32* tile = sums + (z.pieces > 1 ? panel * C::kChunkRows + r : 0) * C::kPanel;
           Out* out = c + (row + r) * g.ldc + column;
+          ahead.ask(lines_of_tile);
           if (is_last)
             for (int64_t i = 0; i < tile_rows; ++i)
               for (int64_t j = 0; j < columns; j += 64 / static_cast<int64_t>(sizeof(Out)))
