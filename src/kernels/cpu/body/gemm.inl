@@ -17,7 +17,7 @@ struct Cut {
                            kChunkRows = 4 * kTileRows;
 };
 
-constexpr int64_t kPrefetchRows = 8;
+constexpr int64_t kPrefetchRows = 8, kPrefetchResults = 2;
 
 FATHOM_INLINE int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
@@ -105,19 +105,20 @@ void pack_across_depth(const T* from, int64_t stride, int64_t rows, int64_t dept
   }
 }
 
-// One panel of B [units][kPanel] from [depth][columns].
+// Panels of B, each [units][kPanel], from [depth][columns].
 template <typename Product, typename T>
-void pack_panel(const T* from, int64_t stride, int64_t columns, int64_t depth, F32* to, int64_t units) {
-  constexpr int64_t kPanel = Cut<Product>::kPanel;
+void pack_panels(const T* from, int64_t stride, int64_t columns, int64_t depth, F32* to, int64_t units) {
+  constexpr int64_t kPanel = Cut<Product>::kPanel, kPerUnit = Product::kValuesPerUnit;
   for (int64_t u = 0; u < units; ++u) {
-    const int64_t first_value = u * Product::kValuesPerUnit;
-    const T* row = from + min_of(first_value, depth - 1) * stride;
-    for (int64_t c = 0; c < kPanel; c += 32) {
-      // The next panel's part of the rows; rows further down while this one is the first.
-      for (int64_t v = 0; v < Product::kValuesPerUnit; ++v) __builtin_prefetch(row + v * stride + c + kPanel);
-      load_unit_row<Product>(c < columns ? row + c : row, stride, depth - first_value, max_of(0, columns - c),
-                             to + u * kPanel + c);
-    }
+    const int64_t value = u * kPerUnit;
+    const T* row = from + min_of(value, depth - 1) * stride;
+    F32* panel_row = to + u * kPanel;
+    for (int64_t column = 0; column < columns; column += kPanel, panel_row += units * kPanel)
+      for (int64_t c = column; c < column + kPanel; c += 32) {
+        for (int64_t v = 0; v < kPerUnit; ++v) __builtin_prefetch(row + (kPrefetchRows + v) * stride + c);
+        load_unit_row<Product>(c < columns ? row + c : row, stride, depth - value, max_of(0, columns - c),
+                               panel_row + c - column);
+      }
   }
 }
 
@@ -190,6 +191,7 @@ FATHOM_INLINE Ahead ahead_of(const void* from, int64_t stride_bytes, int64_t row
 
 struct GemmSizes {
   int64_t units, pieces, panels;
+  bool keeps_sums;  // of a whole row: over pieces, or to walk a large result from end to end
   std::size_t b_floats, a_floats, sum_floats;
 };
 
@@ -200,9 +202,10 @@ FATHOM_INLINE GemmSizes sizes_of(const GemmBlock& g) {
   z.units = round_up(g.depth, Product::kDimMultiple) / Product::kValuesPerUnit;
   z.pieces = (z.units + Product::kPieceUnits - 1) / Product::kPieceUnits;
   z.panels = (g.columns + C::kPanel - 1) / C::kPanel;
+  z.keeps_sums = z.pieces > 1 || g.out_dtype == DType::f32;
   z.b_floats = static_cast<std::size_t>(z.units * z.panels * C::kPanel);
   z.a_floats = static_cast<std::size_t>(round_up(C::kChunkRows, 32) * min_of(z.units, Product::kPieceUnits));
-  z.sum_floats = static_cast<std::size_t>(C::kChunkRows * C::kPanel * (z.pieces > 1 ? z.panels : 1));
+  z.sum_floats = static_cast<std::size_t>(C::kChunkRows * C::kPanel * (z.keeps_sums ? z.panels : 1));
   return z;
 }
 
@@ -221,16 +224,15 @@ void product_block(const GemmBlock& g, void* memory) {
   for (int64_t unit = 0; unit < z.units; unit += Product::kPieceUnits) {
     const int64_t units = min_of(Product::kPieceUnits, z.units - unit),
                   depth = min_of(units * kPerUnit, g.depth - unit * kPerUnit);
-    for (int64_t panel = 0; panel < z.panels; ++panel) {
-      const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
-      F32* to = packed_b + unit * z.panels * C::kPanel + panel * units * C::kPanel;
-      if (g.is_b_transposed) {
-        pack_panel_transposed<Product>(b + column * g.ldb + unit * kPerUnit, g.ldb, columns, depth, to,
-                                       units);
-      } else {
-        pack_panel<Product>(b + unit * kPerUnit * g.ldb + column, g.ldb, columns, depth, to, units);
-      }
+    F32* to = packed_b + unit * z.panels * C::kPanel;
+    if (!g.is_b_transposed) {
+      pack_panels<Product>(b + unit * kPerUnit * g.ldb, g.ldb, g.columns, depth, to, units);
+      continue;
     }
+    for (int64_t column = 0; column < g.columns; column += C::kPanel)
+      pack_panel_transposed<Product>(b + column * g.ldb + unit * kPerUnit, g.ldb,
+                                     min_of(C::kPanel, g.columns - column), depth, to + column * units,
+                                     units);
   }
 
   for (int64_t row = 0; row < g.rows; row += C::kChunkRows) {
@@ -260,20 +262,24 @@ void product_block(const GemmBlock& g, void* memory) {
         const int64_t tile_rows = min_of(C::kTileRows, rows - r);
         for (int64_t panel = 0; panel < z.panels; ++panel) {
           const int64_t column = panel * C::kPanel, columns = min_of(C::kPanel, g.columns - column);
-          F32* tile = sums + (z.pieces > 1 ? panel * C::kChunkRows + r : 0) * C::kPanel;
-          Out* out = c + (row + r) * g.ldc + column;
+          F32* tile = sums + (z.keeps_sums ? panel * C::kChunkRows + r : 0) * C::kPanel;
           ahead.ask(lines_of_tile);
-          if (is_last)
-            for (int64_t i = 0; i < tile_rows; ++i)
-              for (int64_t j = 0; j < columns; j += 64 / static_cast<int64_t>(sizeof(Out)))
-                __builtin_prefetch(out + i * g.ldc + j, 1);
           Product::run({round_up(tile_rows, Product::kRowMultiple), C::kPanel, units, packed_a + r * units,
                         units, packed_b + unit * z.panels * C::kPanel + panel * units * C::kPanel, C::kPanel,
                         tile, C::kPanel, !is_first});
-          if (is_last)
+          if (is_last && !z.keeps_sums)
             for (int64_t i = 0; i < tile_rows; ++i)
-              finish_row(tile + i * C::kPanel, columns, out + i * g.ldc, g.accumulate);
+              finish_row(tile + i * C::kPanel, columns, c + (row + r + i) * g.ldc + column, g.accumulate);
         }
+        if (is_last && z.keeps_sums)
+          for (int64_t i = r; i < r + tile_rows; ++i)
+            for (int64_t column = 0; column < g.columns; column += C::kPanel) {
+              const int64_t columns = min_of(C::kPanel, g.columns - column);
+              Out* out = c + (row + i) * g.ldc + column;
+              for (int64_t j = 0; j < columns; j += 64 / static_cast<int64_t>(sizeof(Out)))
+                __builtin_prefetch(out + kPrefetchResults * g.ldc + j, 1);
+              finish_row(sums + column * C::kChunkRows + i * C::kPanel, columns, out, g.accumulate);
+            }
       }
     }
   }
