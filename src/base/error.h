@@ -34,11 +34,11 @@ FATHOM_ERROR_KIND(DistributedError);  // ranks, collectives
 #undef FATHOM_ERROR_KIND
 
 // For our own bugs only (never for user input); stays on in release builds.
-#define FATHOM_ASSERT(condition)                                                                        \
-  do {                                                                                                  \
-    if (!(condition)) [[unlikely]]                                                                      \
-      throw std::logic_error(fmt::format("{}:{}: internal error: {} does not hold", __FILE__, __LINE__, \
-                                         #condition));                                                  \
+#define FATHOM_ASSERT(condition)                                                                   \
+  do {                                                                                             \
+    if (!(condition)) [[unlikely]]                                                                 \
+      throw std::logic_error(                                                                      \
+          fmt::format("{}:{}: internal error: {} does not hold", __FILE__, __LINE__, #condition)); \
   } while (false)
 
 }  // namespace fathom

@@ -147,7 +147,8 @@ void sync_directory(const fs::path& path) {
   const int cause = errno;
   ::close(fd);
   // Some file systems do not sync directories; the rename itself is still atomic there.
-  if (synced != 0 && cause != EINVAL) throw FileError("cannot sync {}: {}", path.string(), std::strerror(cause));
+  if (synced != 0 && cause != EINVAL)
+    throw FileError("cannot sync {}: {}", path.string(), std::strerror(cause));
 }
 
 uint64_t free_disk_bytes(const fs::path& path) {

@@ -45,7 +45,8 @@ class AtomicFile {
 
   void write(const void* data, size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
-  void write_at(uint64_t offset, const void* data, size_t bytes);  // pwrite; does not move the append position
+  void write_at(uint64_t offset, const void* data,
+                size_t bytes);  // pwrite; does not move the append position
   uint64_t offset() const { return offset_; }
   void commit();
 

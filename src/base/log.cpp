@@ -25,9 +25,12 @@ Sink& sink() {
 
 const char* prefix(Level level) {
   switch (level) {
-    case Level::warning: return "warning: ";
-    case Level::error: return "error: ";
-    default: return "";
+    case Level::warning:
+      return "warning: ";
+    case Level::error:
+      return "error: ";
+    default:
+      return "";
   }
 }
 

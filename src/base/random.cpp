@@ -10,7 +10,8 @@ namespace fathom {
 
 std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
   std::array<uint32_t, 4> c = {static_cast<uint32_t>(counter_low), static_cast<uint32_t>(counter_low >> 32),
-                               static_cast<uint32_t>(counter_high), static_cast<uint32_t>(counter_high >> 32)};
+                               static_cast<uint32_t>(counter_high),
+                               static_cast<uint32_t>(counter_high >> 32)};
   auto k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53u} * c[0], p1 = uint64_t{0xCD9E8D57u} * c[2];
@@ -33,12 +34,14 @@ void fill_normal(uint64_t key, uint64_t first_index, int64_t count, float mean, 
     for (int pair = 0; pair < 2; ++pair) {
       // u in (0, 1], so that the logarithm is finite
       const float u = (static_cast<float>(bits[2 * pair] >> 8) + 1.0f) * 0x1p-24f;
-      const float angle = static_cast<float>(bits[2 * pair + 1] >> 8) * 0x1p-24f * 2.0f * std::numbers::pi_v<float>;
+      const float angle =
+          static_cast<float>(bits[2 * pair + 1] >> 8) * 0x1p-24f * 2.0f * std::numbers::pi_v<float>;
       const float radius = std::sqrt(-2.0f * std::log(u));
       normals[2 * pair] = radius * std::cos(angle);
       normals[2 * pair + 1] = radius * std::sin(angle);
     }
-    for (uint64_t lane = index % 4; lane < 4 && done < count; ++lane, ++done) out[done] = mean + std * normals[lane];
+    for (uint64_t lane = index % 4; lane < 4 && done < count; ++lane, ++done)
+      out[done] = mean + std * normals[lane];
   }
 }
 

@@ -7,7 +7,7 @@
 namespace fathom::cli {
 
 void add_tokenize(CLI::App& app);
-void add_data(CLI::App& app);      // data build | inspect
+void add_data(CLI::App& app);  // data build | inspect
 void add_pretrain(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);

@@ -14,9 +14,12 @@ void add_pretrain(CLI::App& app) {
     std::vector<std::string> set;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("pretrain", "Train a model from a recipe; the same command continues a run");
-  command->add_option("recipe", options->recipe, "The recipe (YAML); docs/recipes.md lists its keys")->required();
-  command->add_option("--set", options->set, "Override a key: --set train.steps=20 (repeatable)")->allow_extra_args(false);
+  CLI::App* command =
+      app.add_subcommand("pretrain", "Train a model from a recipe; the same command continues a run");
+  command->add_option("recipe", options->recipe, "The recipe (YAML); docs/recipes.md lists its keys")
+      ->required();
+  command->add_option("--set", options->set, "Override a key: --set train.steps=20 (repeatable)")
+      ->allow_extra_args(false);
   command->footer(
       "Examples:\n"
       "  fathom pretrain configs/recipes/demo.yaml\n"

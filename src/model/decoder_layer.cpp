@@ -22,7 +22,8 @@ DecoderLayer::DecoderLayer(weights::ParameterRegistry& registry, int64_t layer)
 
 Moe::Output DecoderLayer::feed_forward(const at::Tensor& x, const ForwardContext& context) {
   const at::Tensor normed = ops::rms_norm(x, post_attention_norm_, eps_);
-  Moe::Output output = moe_ ? moe_->forward(normed, context) : Moe::Output{mlp_->forward(normed), at::Tensor()};
+  Moe::Output output =
+      moe_ ? moe_->forward(normed, context) : Moe::Output{mlp_->forward(normed), at::Tensor()};
   output.y = x + output.y;
   return output;
 }
@@ -43,13 +44,15 @@ Moe::Output DecoderLayer::forward(const at::Tensor& x, const ForwardContext& con
 
 at::Tensor DecoderLayer::prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
                                  int64_t cache_layer) {
-  const at::Tensor attended = attention_.prefill(ops::rms_norm(x, input_norm_, eps_), context, cache, cache_layer);
+  const at::Tensor attended =
+      attention_.prefill(ops::rms_norm(x, input_norm_, eps_), context, cache, cache_layer);
   return feed_forward(x + attended, context).y;
 }
 
 at::Tensor DecoderLayer::decode(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
                                 int64_t cache_layer) {
-  const at::Tensor attended = attention_.decode(ops::rms_norm(x, input_norm_, eps_), context, cache, cache_layer);
+  const at::Tensor attended =
+      attention_.decode(ops::rms_norm(x, input_norm_, eps_), context, cache, cache_layer);
   return feed_forward(x + attended, context).y;
 }
 

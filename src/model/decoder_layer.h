@@ -18,8 +18,10 @@ class DecoderLayer {
   // x [T, D]. `recompute`: keep only x and run the layer again in backward.
   Moe::Output forward(const at::Tensor& x, const ForwardContext& context, bool recompute);
   // Over the cache, without gradients: the whole prompt of one sequence, or one token.
-  at::Tensor prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache, int64_t cache_layer);
-  at::Tensor decode(const at::Tensor& x, const ForwardContext& context, LatentCache& cache, int64_t cache_layer);
+  at::Tensor prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
+                     int64_t cache_layer);
+  at::Tensor decode(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
+                    int64_t cache_layer);
 
   int64_t layer() const { return layer_; }
   Moe* moe() { return moe_ ? &*moe_ : nullptr; }

@@ -27,10 +27,12 @@ at::Tensor plus(const at::Tensor& sum, const at::Tensor& term) {
 
 bool recomputes_layer(const config::RecomputeSection& recompute, int64_t layer_of_stage) {
   switch (recompute.kind) {
-    case config::RecomputeKind::full: return true;
+    case config::RecomputeKind::full:
+      return true;
     case config::RecomputeKind::per_stage:
       return !recompute.layers.empty() && layer_of_stage < recompute.layers[0];
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -42,11 +44,13 @@ DeepseekModel::DeepseekModel(weights::ParameterRegistry& registry)
       head_(registry.add("lm_head.weight")) {
   const config::ModelConfig& c = registry.model();
   for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer) layers_.emplace_back(registry, layer);
-  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) mtp_.emplace_back(registry, c.num_hidden_layers + k);
+  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k)
+    mtp_.emplace_back(registry, c.num_hidden_layers + k);
   registry.check_complete();
 }
 
-ForwardContext DeepseekModel::make_context(const MicroBatch& batch, const config::RecomputeSection& recompute) const {
+ForwardContext DeepseekModel::make_context(const MicroBatch& batch,
+                                           const config::RecomputeSection& recompute) const {
   ForwardContext context;
   context.layout.num_sequences = batch.num_sequences;
   context.layout.seq_length = batch.seq_length;
@@ -56,7 +60,8 @@ ForwardContext DeepseekModel::make_context(const MicroBatch& batch, const config
   return context;
 }
 
-at::Tensor DeepseekModel::trunk(const MicroBatch& batch, const ForwardContext& context, at::Tensor* balance_loss) {
+at::Tensor DeepseekModel::trunk(const MicroBatch& batch, const ForwardContext& context,
+                                at::Tensor* balance_loss) {
   at::Tensor x = ops::embedding(batch.tokens, embedding_);
   for (size_t l = 0; l < layers_.size(); ++l) {
     const Moe::Output out =
@@ -78,7 +83,8 @@ LossReport DeepseekModel::loss(const MicroBatch& batch, const LossCoefficients& 
   context.count_load = count_load;
   at::Tensor balance;
   at::Tensor h = trunk(batch, context, &balance);
-  const ops::VocabLoss main = ops::vocab_loss(h, head_, batch.targets, coefficients.main, coefficients.z_loss);
+  const ops::VocabLoss main =
+      ops::vocab_loss(h, head_, batch.targets, coefficients.main, coefficients.z_loss);
 
   LossReport report;
   report.total = main.loss;
@@ -126,7 +132,8 @@ at::Tensor DeepseekModel::prefill(const at::Tensor& tokens, LatentCache& cache) 
   at::NoGradGuard no_grad;
   const ForwardContext context = cache_context(0, tokens.size(0));
   at::Tensor x = ops::embedding(tokens, embedding_);
-  for (size_t l = 0; l < layers_.size(); ++l) x = layers_[l].prefill(x, context, cache, static_cast<int64_t>(l));
+  for (size_t l = 0; l < layers_.size(); ++l)
+    x = layers_[l].prefill(x, context, cache, static_cast<int64_t>(l));
   cache.advance(tokens.size(0));
   return ops::rms_norm(x, norm_, registry_.model().rms_norm_eps);
 }
@@ -135,7 +142,8 @@ at::Tensor DeepseekModel::decode(int64_t token, LatentCache& cache) {
   at::NoGradGuard no_grad;
   const ForwardContext context = cache_context(cache.length(), 1);
   at::Tensor x = ops::embedding(at::full({1}, token, at::TensorOptions().dtype(at::kLong)), embedding_);
-  for (size_t l = 0; l < layers_.size(); ++l) x = layers_[l].decode(x, context, cache, static_cast<int64_t>(l));
+  for (size_t l = 0; l < layers_.size(); ++l)
+    x = layers_[l].decode(x, context, cache, static_cast<int64_t>(l));
   cache.advance(1);
   return ops::rms_norm(x, norm_, registry_.model().rms_norm_eps);
 }

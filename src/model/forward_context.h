@@ -7,9 +7,10 @@
 namespace fathom::model {
 
 struct ForwardContext {
-  ops::SequenceLayout layout;          // B sequences of S tokens, their rotary angles and documents
-  double balance_coefficient = 0;      // factor of each sequence's balance loss: alpha / sequences of the global batch
-  bool count_load = false;             // training: experts' loads are counted (never twice under recompute)
+  ops::SequenceLayout layout;  // B sequences of S tokens, their rotary angles and documents
+  double balance_coefficient =
+      0;                    // factor of each sequence's balance loss: alpha / sequences of the global batch
+  bool count_load = false;  // training: experts' loads are counted (never twice under recompute)
   config::RecomputeSection recompute;
 };
 

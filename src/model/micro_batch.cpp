@@ -30,7 +30,8 @@ MicroBatch make_micro_batch(const std::vector<Window>& windows, int64_t num_next
   batch.tokens = at::empty({B * S}, int64_options);
   batch.targets = at::empty({B * S}, int64_options);
   batch.position_ids = at::empty({B * S}, int64_options);
-  const bool isolated = std::any_of(windows.begin(), windows.end(), [](const Window& w) { return !w.document_starts.empty(); });
+  const bool isolated =
+      std::any_of(windows.begin(), windows.end(), [](const Window& w) { return !w.document_starts.empty(); });
   if (isolated) batch.document_start = at::empty({B * S}, at::TensorOptions().dtype(at::kInt));
   for (int64_t d = 0; d < num_nextn_predict_layers; ++d) {
     batch.mtp_tokens.push_back(at::empty({B * S}, int64_options));
@@ -42,19 +43,24 @@ MicroBatch make_micro_batch(const std::vector<Window>& windows, int64_t num_next
     const std::vector<int32_t> starts = starts_by_position(window);
     const auto row = [&](const at::Tensor& t) { return t.mutable_data_ptr<int64_t>() + b * S; };
     // The target at position i is token i+1; trained where the mask says so and it stands in the same document.
-    const auto trained = [&](int64_t i) { return window.loss_mask.empty() || window.loss_mask[static_cast<size_t>(i)] != 0; };
+    const auto trained = [&](int64_t i) {
+      return window.loss_mask.empty() || window.loss_mask[static_cast<size_t>(i)] != 0;
+    };
     for (int64_t i = 0; i < S; ++i) {
       row(batch.tokens)[i] = window.tokens[static_cast<size_t>(i)];
       row(batch.targets)[i] = trained(i) ? window.tokens[static_cast<size_t>(i + 1)] : ops::kIgnoreTarget;
-      row(batch.position_ids)[i] = window.position_ids.empty() ? i : window.position_ids[static_cast<size_t>(i)];
-      if (isolated) batch.document_start.mutable_data_ptr<int32_t>()[b * S + i] = starts[static_cast<size_t>(i)];
+      row(batch.position_ids)[i] =
+          window.position_ids.empty() ? i : window.position_ids[static_cast<size_t>(i)];
+      if (isolated)
+        batch.document_start.mutable_data_ptr<int32_t>()[b * S + i] = starts[static_cast<size_t>(i)];
     }
     for (int64_t d = 1; d <= num_nextn_predict_layers; ++d) {
       int64_t* tokens = row(batch.mtp_tokens[static_cast<size_t>(d - 1)]);
       int64_t* targets = row(batch.mtp_targets[static_cast<size_t>(d - 1)]);
       for (int64_t i = 0; i < S; ++i) {
         const bool has_token = i + d <= S && (!isolated || starts[static_cast<size_t>(i + d)] <= i);
-        const bool has_target = i + d < S && trained(i + d) && (!isolated || starts[static_cast<size_t>(i + d + 1)] <= i);
+        const bool has_target =
+            i + d < S && trained(i + d) && (!isolated || starts[static_cast<size_t>(i + d + 1)] <= i);
         tokens[i] = has_token ? window.tokens[static_cast<size_t>(i + d)] : 0;
         targets[i] = has_target ? window.tokens[static_cast<size_t>(i + d + 1)] : ops::kIgnoreTarget;
       }

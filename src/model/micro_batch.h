@@ -10,9 +10,9 @@ namespace fathom::model {
 
 // One training window of seq_length + 1 tokens.
 struct Window {
-  std::vector<int32_t> tokens;            // seq_length + 1
-  std::vector<uint8_t> loss_mask;         // seq_length: 1 where the target tokens[i+1] is trained; empty: everywhere
-  std::vector<int32_t> position_ids;      // seq_length; empty: 0, 1, 2, ...
+  std::vector<int32_t> tokens;     // seq_length + 1
+  std::vector<uint8_t> loss_mask;  // seq_length: 1 where the target tokens[i+1] is trained; empty: everywhere
+  std::vector<int32_t> position_ids;  // seq_length; empty: 0, 1, 2, ...
   // First positions of the documents in the window, 0 included, ascending; empty: documents are not isolated.
   // seq_length itself may be listed: then the last target opens a new document.
   std::vector<int32_t> document_starts;

@@ -37,8 +37,8 @@ Mla::Mla(weights::ParameterRegistry& registry, int64_t layer)
       kv_up_(registry.add(attention_name(layer, "kv_b_proj.weight"))),
       out_(registry.add(attention_name(layer, "o_proj.weight"))) {
   const config::ModelConfig& c = registry.model();
-  shape_ = {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.softmax_scale(),
-            c.rope_interleave};
+  shape_ = {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim,
+            c.v_head_dim,          c.softmax_scale(),  c.rope_interleave};
   if (q_lora_rank_ > 0) {
     q_a_norm_ = &registry.add(attention_name(layer, "q_a_layernorm.weight"));
     q_up_ = &registry.add(attention_name(layer, "q_b_proj.weight"));
@@ -57,7 +57,8 @@ Mla::Projected Mla::project(const at::Tensor& x) const {
 }
 
 at::Tensor Mla::expand_and_attend(const Projected& p, const ForwardContext& context) const {
-  const ops::RecomputedFunction run = [this, layout = context.layout](const ops::TensorList& in) -> ops::TensorList {
+  const ops::RecomputedFunction run =
+      [this, layout = context.layout](const ops::TensorList& in) -> ops::TensorList {
     const at::Tensor q = q_up_ ? ops::linear(in[0], *q_up_) : in[0].contiguous();
     return {ops::mla_attention(q, ops::linear(in[1], kv_up_), in[2], shape_, layout)};
   };
@@ -74,23 +75,28 @@ at::Tensor Mla::prefill(const at::Tensor& x, const ForwardContext& context, Late
                         int64_t cache_layer) const {
   const Projected p = project(x);
   const at::Tensor rotated =
-      ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin, shape_.rope_interleave).squeeze(1);
+      ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin, shape_.rope_interleave)
+          .squeeze(1);
   cache.append(cache_layer, at::cat({p.kv_latent, rotated}, 1));
   return ops::linear(expand_and_attend(p, context), out_);
 }
 
 at::Tensor Mla::decode(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
                        int64_t cache_layer) const {
-  const int64_t N = shape_.num_heads, H = shape_.qk_nope_head_dim, R = shape_.qk_rope_head_dim, V = shape_.v_head_dim;
+  const int64_t N = shape_.num_heads, H = shape_.qk_nope_head_dim, R = shape_.qk_rope_head_dim,
+                V = shape_.v_head_dim;
   const int64_t C = kv_lora_rank_;
   const Projected p = project(x);
   const at::Tensor rotated =
-      ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin, shape_.rope_interleave).squeeze(1);
+      ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin, shape_.rope_interleave)
+          .squeeze(1);
   cache.append(cache_layer, at::cat({p.kv_latent, rotated}, 1));
   const at::Tensor latents = cache.view(cache_layer, cache.length() + 1);  // [L, C+R]
 
-  const at::Tensor q = (q_up_ ? ops::linear(p.query_latent, *q_up_) : p.query_latent.contiguous()).view({1, N, H + R});
-  const at::Tensor q_rope = ops::rotate_pairs(q.narrow(2, H, R), context.layout.cos, context.layout.sin, shape_.rope_interleave);
+  const at::Tensor q =
+      (q_up_ ? ops::linear(p.query_latent, *q_up_) : p.query_latent.contiguous()).view({1, N, H + R});
+  const at::Tensor q_rope =
+      ops::rotate_pairs(q.narrow(2, H, R), context.layout.cos, context.layout.sin, shape_.rope_interleave);
   const at::Tensor kv_up = kv_up_.value.view({N, H + V, C});
   // [N, 1, H] x [N, H, C]: the query moves into the latent space
   const at::Tensor q_latent = at::bmm(q.narrow(2, 0, H).transpose(0, 1), kv_up.narrow(1, 0, H));
@@ -98,7 +104,7 @@ at::Tensor Mla::decode(const at::Tensor& x, const ForwardContext& context, Laten
   const at::ScalarType precise = ops::accumulate_dtype(x);
   const at::Tensor scores = at::matmul(query, latents.t()).to(precise) * shape_.softmax_scale;
   const at::Tensor weights = at::softmax(scores, -1).to(x.scalar_type());
-  const at::Tensor out_latent = at::matmul(weights, latents.narrow(1, 0, C)).unsqueeze(1);          // [N, 1, C]
+  const at::Tensor out_latent = at::matmul(weights, latents.narrow(1, 0, C)).unsqueeze(1);  // [N, 1, C]
   const at::Tensor out = at::bmm(out_latent, kv_up.narrow(1, H, V).transpose(1, 2)).reshape({1, N * V});
   return ops::linear(out, out_);
 }

@@ -21,26 +21,28 @@ class Mla {
   // x [T, D] (normed) -> [T, D].
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
   // The expanded form over the T tokens of one sequence that starts here; their latents go to the cache.
-  at::Tensor prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache, int64_t cache_layer) const;
+  at::Tensor prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
+                     int64_t cache_layer) const;
   // The absorbed form (W_UK into the query, W_UV into the output): x [1, D] is the token at `position`.
-  at::Tensor decode(const at::Tensor& x, const ForwardContext& context, LatentCache& cache, int64_t cache_layer) const;
+  at::Tensor decode(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
+                    int64_t cache_layer) const;
 
  private:
   struct Projected {
-    at::Tensor query_latent;   // [T, Q] normed, or x itself without query compression
-    at::Tensor kv_latent;      // [T, C] normed
-    at::Tensor k_rope;         // [T, R] not rotated
+    at::Tensor query_latent;  // [T, Q] normed, or x itself without query compression
+    at::Tensor kv_latent;     // [T, C] normed
+    at::Tensor k_rope;        // [T, R] not rotated
   };
   Projected project(const at::Tensor& x) const;
   at::Tensor expand_and_attend(const Projected& projected, const ForwardContext& context) const;
 
   ops::MlaShape shape_;
   int64_t q_lora_rank_, kv_lora_rank_;
-  ops::Weight& down_;                    // [q_a (or q) rows, then kv_a rows; D]
+  ops::Weight& down_;  // [q_a (or q) rows, then kv_a rows; D]
   ops::Weight* q_a_norm_ = nullptr;
-  ops::Weight* q_up_ = nullptr;          // q_b; null without query compression
+  ops::Weight* q_up_ = nullptr;  // q_b; null without query compression
   ops::Weight& kv_norm_;
-  ops::Weight& kv_up_;                   // kv_b [N*(H+V), C]
+  ops::Weight& kv_up_;  // kv_b [N*(H+V), C]
   ops::Weight& out_;
 };
 

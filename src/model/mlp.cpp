@@ -17,6 +17,8 @@ ops::Weight& add_gate_up(weights::ParameterRegistry& registry, const std::string
 Mlp::Mlp(weights::ParameterRegistry& registry, const std::string& prefix)
     : gate_up_(add_gate_up(registry, prefix)), down_(registry.add(prefix + "down_proj.weight")) {}
 
-at::Tensor Mlp::forward(const at::Tensor& x) const { return ops::swiglu_linear(ops::linear(x, gate_up_), down_); }
+at::Tensor Mlp::forward(const at::Tensor& x) const {
+  return ops::swiglu_linear(ops::linear(x, gate_up_), down_);
+}
 
 }  // namespace fathom::model

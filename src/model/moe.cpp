@@ -12,8 +12,8 @@
 namespace fathom::model {
 namespace {
 
-ops::Weight& add_experts(weights::ParameterRegistry& registry, int64_t layer, const std::vector<std::string>& parts,
-                         const char* label) {
+ops::Weight& add_experts(weights::ParameterRegistry& registry, int64_t layer,
+                         const std::vector<std::string>& parts, const char* label) {
   const std::string prefix = config::layer_prefix(layer) + "mlp.experts.";
   const config::ModelConfig& c = registry.model();
   std::vector<std::string> names;
@@ -36,7 +36,8 @@ Moe::Moe(weights::ParameterRegistry& registry, int64_t layer)
       load_(static_cast<size_t>(config_.n_routed_experts), 0) {
   const std::string bias = config::layer_prefix(layer) + "mlp.gate.e_score_correction_bias";
   if (registry.table().find(bias)) correction_bias_ = &registry.add(bias);
-  if (config_.n_shared_experts > 0) shared_.emplace(registry, config::layer_prefix(layer) + "mlp.shared_experts.");
+  if (config_.n_shared_experts > 0)
+    shared_.emplace(registry, config::layer_prefix(layer) + "mlp.shared_experts.");
 }
 
 Moe::Output Moe::forward(const at::Tensor& x, const ForwardContext& context) {

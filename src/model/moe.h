@@ -18,8 +18,9 @@ class Moe {
   Moe(weights::ParameterRegistry& registry, int64_t layer);
 
   struct Output {
-    at::Tensor y;              // [T, D]
-    at::Tensor balance_loss;   // scalar: coefficient times the sequence-wise loss; undefined when not asked for
+    at::Tensor y;  // [T, D]
+    at::Tensor
+        balance_loss;  // scalar: coefficient times the sequence-wise loss; undefined when not asked for
   };
   Output forward(const at::Tensor& x, const ForwardContext& context);
 
@@ -27,7 +28,7 @@ class Moe {
   // Tokens that each expert received since the last clear (this rank's), [E].
   const std::vector<int64_t>& load() const { return load_; }
   void clear_load();
-  weights::Parameter* correction_bias() { return correction_bias_; }   // null in V2
+  weights::Parameter* correction_bias() { return correction_bias_; }  // null in V2
   // The choices of the last forward, [T, K] (for tests and routing dumps).
   const at::Tensor& last_indices() const { return last_indices_; }
 
@@ -36,8 +37,8 @@ class Moe {
   int64_t layer_;
   ops::Weight& gate_;
   weights::Parameter* correction_bias_ = nullptr;
-  ops::Weight& experts_gate_up_;   // [E, 2F, D]
-  ops::Weight& experts_down_;      // [E, D, F]
+  ops::Weight& experts_gate_up_;  // [E, 2F, D]
+  ops::Weight& experts_down_;     // [E, D, F]
   std::optional<Mlp> shared_;
   std::vector<int64_t> load_;
   at::Tensor last_indices_;

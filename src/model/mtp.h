@@ -12,10 +12,10 @@ namespace fathom::model {
 
 class MtpModule {
  public:
-  MtpModule(weights::ParameterRegistry& registry, int64_t layer);   // layer = num_hidden_layers + depth - 1
+  MtpModule(weights::ParameterRegistry& registry, int64_t layer);  // layer = num_hidden_layers + depth - 1
 
   struct Output {
-    at::Tensor hidden;         // [T, D] normed: goes to the head and to the next depth
+    at::Tensor hidden;  // [T, D] normed: goes to the head and to the next depth
     at::Tensor balance_loss;
   };
   Output forward(const at::Tensor& hidden, const at::Tensor& next_embedding, const ForwardContext& context,
@@ -26,9 +26,9 @@ class MtpModule {
   double eps_;
   ops::Weight& enorm_;
   ops::Weight& hnorm_;
-  ops::Weight& eh_proj_;   // [D, 2D]
+  ops::Weight& eh_proj_;  // [D, 2D]
   DecoderLayer block_;
-  ops::Weight& norm_;      // shared_head.norm
+  ops::Weight& norm_;  // shared_head.norm
 };
 
 }  // namespace fathom::model

@@ -36,7 +36,8 @@ size_t rounded(size_t bytes) {
 void* map_block(size_t bytes) {
   const size_t slack = bytes >= kHugePage ? kHugePage : 0;
   void* raw = mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (raw == MAP_FAILED) throw Error("out of memory: a block of {} bytes cannot be had ({})", bytes, std::strerror(errno));
+  if (raw == MAP_FAILED)
+    throw Error("out of memory: a block of {} bytes cannot be had ({})", bytes, std::strerror(errno));
   if (slack == 0) return raw;
   const auto begin = reinterpret_cast<uintptr_t>(raw);
   const uintptr_t aligned = (begin + kHugePage - 1) / kHugePage * kHugePage;

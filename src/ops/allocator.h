@@ -11,8 +11,8 @@ namespace fathom::ops {
 void install_caching_allocator();
 
 struct AllocatorStatistics {
-  uint64_t live_bytes = 0;     // large blocks handed out
-  uint64_t cached_bytes = 0;   // large blocks kept for reuse
+  uint64_t live_bytes = 0;    // large blocks handed out
+  uint64_t cached_bytes = 0;  // large blocks kept for reuse
 };
 AllocatorStatistics allocator_statistics();
 

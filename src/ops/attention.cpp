@@ -38,7 +38,8 @@ at::Tensor composed_attention(const at::Tensor& q, const at::Tensor& kv, const a
   const int64_t H = s.qk_nope_head_dim, R = s.qk_rope_head_dim, V = s.v_head_dim;
   const at::Tensor q_TNd = q.view({T, N, H + R}), kv_TNd = kv.view({T, N, H + V});
   const at::Tensor q_rope = rotate_pairs(q_TNd.narrow(2, H, R), layout.cos, layout.sin, s.rope_interleave);
-  const at::Tensor k_rotated = rotate_pairs(k_rope.view({T, 1, R}), layout.cos, layout.sin, s.rope_interleave);
+  const at::Tensor k_rotated =
+      rotate_pairs(k_rope.view({T, 1, R}), layout.cos, layout.sin, s.rope_interleave);
   const auto heads_first = [&](const at::Tensor& x) { return x.view({B, S, N, -1}).transpose(1, 2); };
   const at::Tensor query = heads_first(at::cat({q_TNd.narrow(2, 0, H), q_rope}, 2));
   const at::Tensor key = heads_first(at::cat({kv_TNd.narrow(2, 0, H), k_rotated.expand({T, N, R})}, 2));
@@ -79,8 +80,8 @@ void rotate_in_place(const at::Tensor& heads, int64_t first, int64_t rope_dim, c
   kernels::rope(params);
 }
 
-RotatedHeads rotate_heads(const at::Tensor& q, const at::Tensor& kv, const at::Tensor& k_rope, const MlaShape& s,
-                          const SequenceLayout& layout) {
+RotatedHeads rotate_heads(const at::Tensor& q, const at::Tensor& kv, const at::Tensor& k_rope,
+                          const MlaShape& s, const SequenceLayout& layout) {
   const int64_t T = q.size(0), N = s.num_heads, H = s.qk_nope_head_dim, R = s.qk_rope_head_dim;
   RotatedHeads heads;
   heads.query = at::empty({T, N, H + R}, q.options());
@@ -97,8 +98,13 @@ RotatedHeads rotate_heads(const at::Tensor& q, const at::Tensor& kv, const at::T
 template <typename Params>
 void fill_inputs(Params& params, const RotatedHeads& heads, const at::Tensor& value, const at::Tensor& start,
                  const MlaShape& s, const SequenceLayout& layout) {
-  params.shape = {kernel_dtype(value), layout.num_sequences, layout.seq_length, s.num_heads,
-                  s.qk_nope_head_dim + s.qk_rope_head_dim, s.v_head_dim, s.softmax_scale};
+  params.shape = {kernel_dtype(value),
+                  layout.num_sequences,
+                  layout.seq_length,
+                  s.num_heads,
+                  s.qk_nope_head_dim + s.qk_rope_head_dim,
+                  s.v_head_dim,
+                  s.softmax_scale};
   params.q = heads.query.const_data_ptr();
   params.q_token_stride = heads.query.stride(0);
   params.q_head_stride = heads.query.stride(1);
@@ -114,8 +120,8 @@ void fill_inputs(Params& params, const RotatedHeads& heads, const at::Tensor& va
 // Keeps the unrotated projections, the output and the log-sum-exp; rotates again in backward, which costs far less
 // memory traffic than keeping every head's copy of the shared key.
 struct MlaAttention : torch::autograd::Function<MlaAttention> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& kv, const at::Tensor& k_rope,
-                            const MlaShape* shape, const SequenceLayout* layout) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& kv,
+                            const at::Tensor& k_rope, const MlaShape* shape, const SequenceLayout* layout) {
     const int64_t T = q.size(0), N = shape->num_heads, H = shape->qk_nope_head_dim, V = shape->v_head_dim;
     const RotatedHeads heads = rotate_heads(q.detach(), kv.detach(), k_rope.detach(), *shape, *layout);
     const at::Tensor value = kv.detach().view({T, N, H + V}).narrow(2, H, V);
@@ -143,8 +149,11 @@ struct MlaAttention : torch::autograd::Function<MlaAttention> {
     const at::Tensor q = saved[0].detach(), kv = saved[1].detach(), k_rope = saved[2].detach();
     const at::Tensor out = saved[3].detach(), lse = saved[4], start = saved[7], dout = grads[0].contiguous();
     const int64_t T = q.size(0), R = k_rope.size(1);
-    const MlaShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["nope"].toInt(), R,
-                         ctx->saved_data["v"].toInt(), ctx->saved_data["scale"].toDouble(),
+    const MlaShape shape{ctx->saved_data["heads"].toInt(),
+                         ctx->saved_data["nope"].toInt(),
+                         R,
+                         ctx->saved_data["v"].toInt(),
+                         ctx->saved_data["scale"].toDouble(),
                          ctx->saved_data["interleave"].toBool()};
     SequenceLayout layout;
     layout.num_sequences = ctx->saved_data["sequences"].toInt();
@@ -184,7 +193,8 @@ struct MlaAttention : torch::autograd::Function<MlaAttention> {
 
 }  // namespace
 
-at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool rope_interleave) {
+at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                        bool rope_interleave) {
   const int64_t half = x.size(2) / 2;
   const at::Tensor wide = x.to(cos.scalar_type()), c = cos.unsqueeze(1), s = sin.unsqueeze(1);
   if (rope_interleave) {
@@ -196,8 +206,8 @@ at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& cos, const at::Te
   return at::cat({first * c - second * s, second * c + first * s}, 2).to(x.scalar_type());
 }
 
-at::Tensor mla_attention(const at::Tensor& q, const at::Tensor& kv, const at::Tensor& k_rope, const MlaShape& shape,
-                         const SequenceLayout& layout) {
+at::Tensor mla_attention(const at::Tensor& q, const at::Tensor& kv, const at::Tensor& k_rope,
+                         const MlaShape& shape, const SequenceLayout& layout) {
   if (use_kernels(q)) return MlaAttention::apply(q, kv, k_rope, &shape, &layout);
   return composed_attention(q, kv, k_rope, shape, layout);
 }

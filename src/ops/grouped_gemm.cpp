@@ -44,8 +44,8 @@ at::Tensor rows_by_kernel(Kernel* kernel, const at::Tensor& rows, const at::Tens
   return out;
 }
 
-void accumulate_by_kernel(const at::Tensor& d_rows, const at::Tensor& rows, const std::vector<int64_t>& offsets,
-                          at::Tensor& main_grad, bool overwrite) {
+void accumulate_by_kernel(const at::Tensor& d_rows, const at::Tensor& rows,
+                          const std::vector<int64_t>& offsets, at::Tensor& main_grad, bool overwrite) {
   kernels::GroupedGemmTnParams params;
   params.dtype = kernel_dtype(rows);
   params.grad_dtype = kernel_dtype(main_grad);
@@ -92,8 +92,8 @@ at::Tensor grouped_mm_nn(const at::Tensor& rows, const at::Tensor& w, const std:
   return out;
 }
 
-void grouped_mm_tn_accumulate(const at::Tensor& d_rows, const at::Tensor& rows, const std::vector<int64_t>& offsets,
-                              at::Tensor& main_grad, bool overwrite) {
+void grouped_mm_tn_accumulate(const at::Tensor& d_rows, const at::Tensor& rows,
+                              const std::vector<int64_t>& offsets, at::Tensor& main_grad, bool overwrite) {
   if (use_kernels(rows) && has_dense_columns(rows) && has_dense_columns(d_rows))
     return accumulate_by_kernel(d_rows, rows, offsets, main_grad, overwrite);
   for_each_group(offsets, rows.is_cpu(), [&](int64_t e) {

@@ -18,8 +18,8 @@ at::Tensor grouped_mm_nt(const at::Tensor& rows, const at::Tensor& w, const std:
 at::Tensor grouped_mm_nn(const at::Tensor& rows, const at::Tensor& w, const std::vector<int64_t>& offsets);
 
 // main_grad [E, out, in] (+)= d_rows_e^T rows_e for each group; `overwrite` replaces (empty groups become zero).
-void grouped_mm_tn_accumulate(const at::Tensor& d_rows, const at::Tensor& rows, const std::vector<int64_t>& offsets,
-                              at::Tensor& main_grad, bool overwrite);
+void grouped_mm_tn_accumulate(const at::Tensor& d_rows, const at::Tensor& rows,
+                              const std::vector<int64_t>& offsets, at::Tensor& main_grad, bool overwrite);
 
 // The gradient of y = x W^T: weight's main_grad [out, in] (+)= dy^T x, with dy [T, out] and x [T, in].
 void add_product_grad(Weight& weight, const at::Tensor& dy, const at::Tensor& x);

@@ -53,7 +53,8 @@ struct LinearFp32 : torch::autograd::Function<LinearFp32> {
 
 // Token ids have no gradient, so an empty tensor that requires one carries the function into the graph.
 struct Embedding : torch::autograd::Function<Embedding> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& /*anchor*/, const at::Tensor& tokens, Weight* w) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& /*anchor*/, const at::Tensor& tokens,
+                            Weight* w) {
     ctx->save_for_backward({tokens});
     ctx->saved_data["weight"] = reinterpret_cast<int64_t>(w);
     return at::index_select(w->value, 0, tokens);

@@ -29,6 +29,8 @@ struct SwigluLinear : torch::autograd::Function<SwigluLinear> {
 
 }  // namespace
 
-at::Tensor swiglu_linear(const at::Tensor& gate_up, Weight& w_down) { return SwigluLinear::apply(gate_up, &w_down); }
+at::Tensor swiglu_linear(const at::Tensor& gate_up, Weight& w_down) {
+  return SwigluLinear::apply(gate_up, &w_down);
+}
 
 }  // namespace fathom::ops

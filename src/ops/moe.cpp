@@ -67,8 +67,9 @@ at::Tensor combine(const at::Tensor& rows, const at::Tensor& scale, const Dispat
     return y;
   }
   const at::ScalarType precise = accumulate_dtype(rows);
-  const at::Tensor gathered =
-      at::index_select(rows, 0, plan.choice_row.flatten()).to(precise).view({plan.num_tokens, plan.num_choices, -1});
+  const at::Tensor gathered = at::index_select(rows, 0, plan.choice_row.flatten())
+                                  .to(precise)
+                                  .view({plan.num_tokens, plan.num_choices, -1});
   if (!scale.defined()) return gathered.sum(1).to(rows.scalar_type());
   return (gathered * scale.to(precise).unsqueeze(-1)).sum(1).to(rows.scalar_type());
 }
@@ -102,15 +103,18 @@ struct MoeExperts : torch::autograd::Function<MoeExperts> {
 
     // Gradient of an expert's unweighted output row is w * dy; the weight's own is <dy, expert(x)> = <dy W_down, act>.
     const at::Tensor dy_rows = gather_rows(grads[0].contiguous(), plan);
-    const at::Tensor row_weight = at::index_select(weights.flatten(), 0, plan.row_choice).to(precise).unsqueeze(1);
+    const at::Tensor row_weight =
+        at::index_select(weights.flatten(), 0, plan.row_choice).to(precise).unsqueeze(1);
     const at::Tensor activation = swiglu(hidden);
     const at::Tensor d_unweighted = grouped_mm_nn(dy_rows, down.value, plan.offsets);
     const at::Tensor d_row_weight = (d_unweighted.to(precise) * activation.to(precise)).sum(1);
     const at::Tensor d_weights = at::index_select(d_row_weight, 0, plan.choice_row.flatten())
-                                     .view_as(weights).to(weights.scalar_type());
+                                     .view_as(weights)
+                                     .to(weights.scalar_type());
     const at::Tensor d_activation = (d_unweighted.to(precise) * row_weight).to(x.scalar_type());
     accumulate_grad(down, [plan, dy_rows, activation, row_weight](Weight& w) {
-      const at::Tensor weighted = (activation.to(row_weight.scalar_type()) * row_weight).to(activation.scalar_type());
+      const at::Tensor weighted =
+          (activation.to(row_weight.scalar_type()) * row_weight).to(activation.scalar_type());
       grouped_mm_tn_accumulate(dy_rows, weighted, plan.offsets, w.main_grad, w.main_grad_empty);
       w.main_grad_empty = false;
     });
@@ -156,8 +160,8 @@ DispatchPlan plan_dispatch(const at::Tensor& indices, int64_t num_experts) {
   return plan;
 }
 
-at::Tensor moe_experts(const at::Tensor& x, const at::Tensor& weights, const DispatchPlan& plan, Weight& gate_up,
-                       Weight& down) {
+at::Tensor moe_experts(const at::Tensor& x, const at::Tensor& weights, const DispatchPlan& plan,
+                       Weight& gate_up, Weight& down) {
   FATHOM_ASSERT(gate_up.value.size(0) == plan.num_experts);
   return MoeExperts::apply(x, weights, &plan, &gate_up, &down);
 }

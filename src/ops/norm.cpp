@@ -71,7 +71,8 @@ Backward backward_composed(const at::Tensor& x, const at::Tensor& weight, const 
                            const at::Tensor& grad) {
   const at::ScalarType precise = accumulate_dtype(x);
   const at::Tensor normalized = x.to(precise) * rstd, dy = grad.to(precise), g = dy * weight.to(precise);
-  return {((g - normalized * (g * normalized).mean(-1, true)) * rstd).to(x.scalar_type()), (dy * normalized).sum(0)};
+  return {((g - normalized * (g * normalized).mean(-1, true)) * rstd).to(x.scalar_type()),
+          (dy * normalized).sum(0)};
 }
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
@@ -87,8 +88,8 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     Weight& w = *reinterpret_cast<Weight*>(ctx->saved_data["weight"].toInt());
     const auto saved = ctx->get_saved_variables();
     const at::Tensor x = dense_rows(saved[0].detach()), dy = grads[0].contiguous();
-    const Backward out =
-        use_kernels(x) ? backward_by_kernel(x, w.value, saved[1], dy) : backward_composed(x, w.value, saved[1], dy);
+    const Backward out = use_kernels(x) ? backward_by_kernel(x, w.value, saved[1], dy)
+                                        : backward_composed(x, w.value, saved[1], dy);
     accumulate_grad(w, [dweight = out.dweight](Weight& weight) { weight.add_grad(dweight); });
     return {out.dx, at::Tensor(), at::Tensor()};
   }

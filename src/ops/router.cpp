@@ -4,12 +4,12 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros_like.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/topk.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <limits>
 
@@ -28,7 +28,8 @@ at::Tensor best_columns(const at::Tensor& values, int64_t count) {
   return at::argsort(values, /*stable=*/true, -1, /*descending=*/true).narrow(-1, 0, count);
 }
 
-at::Tensor choose(const at::Tensor& scores, const at::Tensor& correction_bias, const config::ModelConfig& config) {
+at::Tensor choose(const at::Tensor& scores, const at::Tensor& correction_bias,
+                  const config::ModelConfig& config) {
   at::Tensor choice = scores;
   if (correction_bias.defined()) choice = choice + correction_bias.to(scores.scalar_type());
   const int64_t T = scores.size(0), groups = config.n_group;
@@ -38,8 +39,10 @@ at::Tensor choose(const at::Tensor& scores, const at::Tensor& correction_bias, c
     const int64_t judged = config.topk_method == config::TopkMethod::noaux_tc ? 2 : 1;
     const at::Tensor group_scores = std::get<0>(at::topk(grouped, judged, -1)).sum(-1);
     const at::Tensor kept = best_columns(group_scores, config.topk_group);
-    const at::Tensor dropped = at::zeros({T, groups}, choice.options().dtype(at::kBool)).fill_(true).scatter(1, kept, false);
-    choice = grouped.masked_fill(dropped.unsqueeze(-1), -std::numeric_limits<double>::infinity()).view_as(choice);
+    const at::Tensor dropped =
+        at::zeros({T, groups}, choice.options().dtype(at::kBool)).fill_(true).scatter(1, kept, false);
+    choice =
+        grouped.masked_fill(dropped.unsqueeze(-1), -std::numeric_limits<double>::infinity()).view_as(choice);
   }
   return best_columns(choice, config.num_experts_per_tok);
 }
@@ -64,12 +67,14 @@ kernels::RouterForwardParams router_params(const at::Tensor& logits, const confi
 }
 
 struct RouteByKernel : torch::autograd::Function<RouteByKernel> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& logits, const at::Tensor* correction_bias,
-                               const config::ModelConfig* config, at::Tensor* indices) {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& logits,
+                               const at::Tensor* correction_bias, const config::ModelConfig* config,
+                               at::Tensor* indices) {
     const at::Tensor dense = logits.detach().contiguous();
     kernels::RouterForwardParams params = router_params(dense, *config);
     *indices = at::empty({params.num_tokens, params.num_choices}, dense.options().dtype(at::kInt));
-    at::Tensor weights = at::empty(indices->sizes(), dense.options()), scores = at::empty(dense.sizes(), dense.options());
+    at::Tensor weights = at::empty(indices->sizes(), dense.options()),
+               scores = at::empty(dense.sizes(), dense.options());
     if (correction_bias->defined()) params.bias = correction_bias->const_data_ptr<float>();
     params.indices = indices->mutable_data_ptr<int32_t>();
     params.weights = weights.mutable_data_ptr<float>();
@@ -91,7 +96,8 @@ struct RouteByKernel : torch::autograd::Function<RouteByKernel> {
     params.num_tokens = scores.size(0);
     params.num_experts = scores.size(1);
     params.num_choices = indices.size(1);
-    params.scoring = ctx->saved_data["softmax"].toBool() ? kernels::Scoring::softmax : kernels::Scoring::sigmoid;
+    params.scoring =
+        ctx->saved_data["softmax"].toBool() ? kernels::Scoring::softmax : kernels::Scoring::sigmoid;
     params.normalise = ctx->saved_data["normalise"].toBool();
     params.scale = ctx->saved_data["scale"].toDouble();
     params.scores = scores.const_data_ptr<float>();
@@ -128,7 +134,8 @@ at::Tensor mark_largest(const at::Tensor& scores, int64_t count) {
 
 }  // namespace
 
-Routing route(const at::Tensor& logits, const at::Tensor& correction_bias, const config::ModelConfig& config) {
+Routing route(const at::Tensor& logits, const at::Tensor& correction_bias,
+              const config::ModelConfig& config) {
   Routing routing;
   if (use_kernels(logits)) {
     variable_list out = RouteByKernel::apply(logits, &correction_bias, &config, &routing.indices);
@@ -150,7 +157,8 @@ Routing route(const at::Tensor& logits, const at::Tensor& correction_bias, const
   return routing;
 }
 
-at::Tensor sequence_balance_loss(const at::Tensor& scores, int64_t num_sequences, int64_t num_experts_per_tok) {
+at::Tensor sequence_balance_loss(const at::Tensor& scores, int64_t num_sequences,
+                                 int64_t num_experts_per_tok) {
   const int64_t E = scores.size(1), S = scores.size(0) / num_sequences;
   at::Tensor f;
   {

@@ -8,9 +8,10 @@
 namespace fathom::ops {
 
 struct Routing {
-  at::Tensor indices;   // [T, K] int32, ordered by descending choice score; ties go to the lower expert
-  at::Tensor weights;   // [T, K] float: unbiased scores of the chosen, normalised if norm_topk_prob, times the factor
-  at::Tensor scores;    // [T, E] float: sigmoid or softmax of the logits (for the balance loss)
+  at::Tensor indices;  // [T, K] int32, ordered by descending choice score; ties go to the lower expert
+  at::Tensor
+      weights;  // [T, K] float: unbiased scores of the chosen, normalised if norm_topk_prob, times the factor
+  at::Tensor scores;  // [T, E] float: sigmoid or softmax of the logits (for the balance loss)
 };
 
 // logits [T, E] float (double in proofs); correction_bias [E] float or undefined: added for the choice only (NUM-2).
@@ -19,6 +20,7 @@ Routing route(const at::Tensor& logits, const at::Tensor& correction_bias, const
 
 // The sequence-wise balance loss (report eqs. 17-20) of B sequences: sum over sequences of sum_i f_i P_i, with f from
 // the top-K of the unbiased scores (no gradient) and P the mean normalised score. scores [T, E]. Returns a scalar.
-at::Tensor sequence_balance_loss(const at::Tensor& scores, int64_t num_sequences, int64_t num_experts_per_tok);
+at::Tensor sequence_balance_loss(const at::Tensor& scores, int64_t num_sequences,
+                                 int64_t num_experts_per_tok);
 
 }  // namespace fathom::ops

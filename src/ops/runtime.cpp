@@ -34,10 +34,14 @@ void initialize_runtime(int threads) {
 
 kernels::DType kernel_dtype(const at::Tensor& t) {
   switch (t.scalar_type()) {
-    case at::kFloat: return kernels::DType::f32;
-    case at::kBFloat16: return kernels::DType::bf16;
-    case at::kDouble: return kernels::DType::f64;
-    default: throw std::logic_error("no kernel takes tensors of this dtype");
+    case at::kFloat:
+      return kernels::DType::f32;
+    case at::kBFloat16:
+      return kernels::DType::bf16;
+    case at::kDouble:
+      return kernels::DType::f64;
+    default:
+      throw std::logic_error("no kernel takes tensors of this dtype");
   }
 }
 

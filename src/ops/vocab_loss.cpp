@@ -29,17 +29,18 @@ using torch::autograd::variable_list;
 constexpr int64_t kChunkBytes = 128 << 20;
 
 int64_t rows_per_chunk(const Weight& head, int64_t bytes_per_logit) {
-  return std::max<int64_t>(16, kChunkBytes / std::max<int64_t>(1, head.value.size(0) * bytes_per_logit) / 16 * 16);
+  return std::max<int64_t>(
+      16, kChunkBytes / std::max<int64_t>(1, head.value.size(0) * bytes_per_logit) / 16 * 16);
 }
 
 struct ChunkResult {
-  at::Tensor nll;        // [rows], 0 where ignored
-  at::Tensor penalty;    // [rows] lse^2, 0 where ignored
-  at::Tensor d_logits;   // [rows, V], undefined without gradients
+  at::Tensor nll;       // [rows], 0 where ignored
+  at::Tensor penalty;   // [rows] lse^2, 0 where ignored
+  at::Tensor d_logits;  // [rows, V], undefined without gradients
 };
 
-ChunkResult composed_chunk(const at::Tensor& logits, const at::Tensor& targets, double coefficient, double z_loss,
-                           bool with_grad) {
+ChunkResult composed_chunk(const at::Tensor& logits, const at::Tensor& targets, double coefficient,
+                           double z_loss, bool with_grad) {
   const at::Tensor wide = logits.to(accumulate_dtype(logits));
   const at::Tensor counted = targets.ne(kIgnoreTarget), safe = at::where(counted, targets, 0).unsqueeze(1);
   const at::Tensor lse = at::logsumexp(wide, {1}), keep = counted.to(wide.scalar_type());
@@ -83,8 +84,8 @@ ChunkResult chunk_by_kernel(at::Tensor logits, const at::Tensor& targets, double
   return result;
 }
 
-ChunkResult evaluate_chunk(const at::Tensor& logits, const at::Tensor& targets, double coefficient, double z_loss,
-                           bool with_grad) {
+ChunkResult evaluate_chunk(const at::Tensor& logits, const at::Tensor& targets, double coefficient,
+                           double z_loss, bool with_grad) {
   return use_kernels(logits) ? chunk_by_kernel(logits, targets, coefficient, z_loss, with_grad)
                              : composed_chunk(logits, targets, coefficient, z_loss, with_grad);
 }
@@ -120,8 +121,8 @@ LossSums run_chunks(const at::Tensor& hidden, Weight& head, const at::Tensor& ta
 }
 
 struct FusedLoss : torch::autograd::Function<FusedLoss> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, Weight* head, const at::Tensor& targets,
-                            double coefficient, double z_loss, LossSums* sums) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, Weight* head,
+                            const at::Tensor& targets, double coefficient, double z_loss, LossSums* sums) {
     at::Tensor d_hidden = at::empty_like(hidden);
     *sums = run_chunks(hidden.detach(), *head, targets, coefficient, z_loss, &d_hidden);
     ctx->save_for_backward({d_hidden});
@@ -162,7 +163,8 @@ at::Tensor target_log_probs(const at::Tensor& hidden, const Weight& head, const 
   for (int64_t first = 0; first < T; first += step) {
     const int64_t rows = std::min(step, T - first);
     const at::Tensor logits = at::mm(hidden.narrow(0, first, rows), head.value.t());
-    result.narrow(0, first, rows).copy_(-evaluate_chunk(logits, targets.narrow(0, first, rows), 1, 0, false).nll);
+    result.narrow(0, first, rows)
+        .copy_(-evaluate_chunk(logits, targets.narrow(0, first, rows), 1, 0, false).nll);
   }
   return result;
 }

@@ -10,8 +10,9 @@ namespace fathom::ops {
 inline constexpr int64_t kIgnoreTarget = -100;
 
 struct VocabLoss {
-  at::Tensor loss;      // scalar float (double): coefficient * (sum of nll + z_loss * sum of lse^2); differentiable
-  double nll_sum = 0;   // sum of -log p(target) over the targets that count
+  at::Tensor
+      loss;  // scalar float (double): coefficient * (sum of nll + z_loss * sum of lse^2); differentiable
+  double nll_sum = 0;  // sum of -log p(target) over the targets that count
   int64_t num_targets = 0;
 };
 

@@ -40,7 +40,8 @@ void add_from(To* grad, const at::Tensor& x, bool overwrite) {
 
 void add_to_grad(at::Tensor& grad, const at::Tensor& contribution, bool overwrite) {
   FATHOM_ASSERT(contribution.numel() == grad.numel());
-  if (use_kernels(grad) && use_kernels(contribution) && grad.is_contiguous() && contribution.is_contiguous()) {
+  if (use_kernels(grad) && use_kernels(contribution) && grad.is_contiguous() &&
+      contribution.is_contiguous()) {
     if (grad.scalar_type() == at::kFloat) {
       add_from(grad.mutable_data_ptr<float>(), contribution, overwrite);
     } else {
@@ -52,7 +53,6 @@ void add_to_grad(at::Tensor& grad, const at::Tensor& contribution, bool overwrit
     grad.add_(contribution);
   }
 }
-
 
 void Weight::add_grad(const at::Tensor& contribution) {
   add_to_grad(main_grad, contribution.view_as(main_grad), main_grad_empty);

@@ -12,14 +12,15 @@ namespace fathom::ops {
 class GradSink;
 
 struct Weight {
-  std::string label;        // for messages: the HF name, or "model.layers.3.mlp.experts.*" for a stack
-  at::Tensor value;         // what a forward pass uses, in the stored dtype
-  at::Tensor main_grad;     // same shape; float (bfloat16 under bf16_pure, double under fp64); undefined: not trained
+  std::string label;  // for messages: the HF name, or "model.layers.3.mlp.experts.*" for a stack
+  at::Tensor value;   // what a forward pass uses, in the stored dtype
+  at::Tensor
+      main_grad;  // same shape; float (bfloat16 under bf16_pure, double under fp64); undefined: not trained
   bool main_grad_empty = true;  // main_grad holds no sum yet: the first contribution overwrites it
   GradSink* sink = nullptr;     // null: contributions are added at once
 
   bool is_trained() const { return main_grad.defined(); }
-  void add_grad(const at::Tensor& contribution);                                  // any float dtype, the weight's shape
+  void add_grad(const at::Tensor& contribution);  // any float dtype, the weight's shape
   // Makes main_grad ready for scattered additions (zeroes it if it is empty) and returns it.
   at::Tensor& grad_for_adding();
 };

@@ -30,7 +30,8 @@ ExpertLoad measure_load(const std::vector<model::Moe*>& layers, int64_t step) {
     LayerLoad& layer = result.layers.emplace_back();
     layer.layer = moe->layer();
     for (const int64_t count : counts)
-      layer.load.push_back(total > 0 ? static_cast<double>(count) * static_cast<double>(counts.size()) / total : 0);
+      layer.load.push_back(total > 0 ? static_cast<double>(count) * static_cast<double>(counts.size()) / total
+                                     : 0);
   }
   return result;
 }

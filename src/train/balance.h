@@ -16,6 +16,6 @@ void update_bias(float* bias, const std::vector<int64_t>& load, double rate, boo
 
 // Each layer's loads as shares times the number of experts (1 is balance); trunk first, then MTP.
 ExpertLoad measure_load(const std::vector<model::Moe*>& layers, int64_t step);
-double largest_violation(const ExpertLoad& load);   // MaxVio: max over layers of max load / mean - 1
+double largest_violation(const ExpertLoad& load);  // MaxVio: max over layers of max load / mean - 1
 
 }  // namespace fathom::train

@@ -77,7 +77,8 @@ class CheckpointStore {
   // error, leaves the last good checkpoint as it was, and is remembered until one succeeds; it never throws
   // for a full disk or a failed write.
   // `training_goes_on` false (the last save of a run): nothing is copied, everything is written at once.
-  void save(int64_t step, weights::ParameterRegistry& registry, const Json& state, bool training_goes_on = true);
+  void save(int64_t step, weights::ParameterRegistry& registry, const Json& state,
+            bool training_goes_on = true);
   void poll();    // every step: logs the error of a save that ended badly; cheap
   void wait();    // until no save is in flight
   void finish();  // waits; throws CheckpointError if the newest save failed: its work would be lost silently

@@ -12,20 +12,27 @@ namespace {
 
 using ops::kernel_dtype;
 
-at::ScalarType state_dtype(const weights::ParameterRegistry& registry, const config::OptimizerSection& section) {
+at::ScalarType state_dtype(const weights::ParameterRegistry& registry,
+                           const config::OptimizerSection& section) {
   switch (registry.precision()) {
-    case config::Precision::fp64: return at::kDouble;
-    case config::Precision::bf16_pure: return at::kBFloat16;
-    default: return section.state_dtype == config::StateDtype::bf16 ? at::kBFloat16 : at::kFloat;
+    case config::Precision::fp64:
+      return at::kDouble;
+    case config::Precision::bf16_pure:
+      return at::kBFloat16;
+    default:
+      return section.state_dtype == config::StateDtype::bf16 ? at::kBFloat16 : at::kFloat;
   }
 }
 
 kernels::ParameterForm parameter_form(const weights::Parameter& p) {
   if (p.low_bits.defined()) return kernels::ParameterForm::split;
   switch (p.value.scalar_type()) {
-    case at::kDouble: return kernels::ParameterForm::f64;
-    case at::kBFloat16: return kernels::ParameterForm::bf16_pure;
-    default: return kernels::ParameterForm::f32;
+    case at::kDouble:
+      return kernels::ParameterForm::f64;
+    case at::kBFloat16:
+      return kernels::ParameterForm::bf16_pure;
+    default:
+      return kernels::ParameterForm::f32;
   }
 }
 

@@ -7,7 +7,7 @@
 namespace fathom::train {
 
 struct GradNorm {
-  double norm = 0;          // L2 over all trained parameters
+  double norm = 0;  // L2 over all trained parameters
   bool is_finite = true;
 };
 

@@ -9,7 +9,7 @@ namespace fathom::train {
 
 struct RunPlan {
   int64_t total_steps = 0;
-  int64_t total_samples = 0;   // sequences over all steps
+  int64_t total_samples = 0;  // sequences over all steps
 };
 
 // `samples_per_epoch` is asked for only where the recipe gives epochs.

@@ -9,7 +9,9 @@
 namespace fathom::train {
 namespace {
 
-int64_t count_targets(const at::Tensor& targets) { return targets.ne(ops::kIgnoreTarget).sum().item<int64_t>(); }
+int64_t count_targets(const at::Tensor& targets) {
+  return targets.ne(ops::kIgnoreTarget).sum().item<int64_t>();
+}
 
 model::Window to_window(data::Sample sample) {
   model::Window window;
@@ -32,16 +34,18 @@ StepBatch make_step_batch(const data::TrainingData& data, int64_t first, int64_t
     std::vector<model::Window> windows;
     for (int64_t i = begin; i < std::min(begin + micro_batch_size, num_sequences); ++i)
       windows.push_back(to_window(data.sample(first + i)));
-    model::MicroBatch& micro = step.micro_batches.emplace_back(model::make_micro_batch(windows, num_nextn_predict_layers));
+    model::MicroBatch& micro =
+        step.micro_batches.emplace_back(model::make_micro_batch(windows, num_nextn_predict_layers));
     step.num_tokens += micro.tokens.numel();
     step.num_targets += count_targets(micro.targets);
-    for (size_t d = 0; d < step.num_mtp_targets.size(); ++d) step.num_mtp_targets[d] += count_targets(micro.mtp_targets[d]);
+    for (size_t d = 0; d < step.num_mtp_targets.size(); ++d)
+      step.num_mtp_targets[d] += count_targets(micro.mtp_targets[d]);
   }
   return step;
 }
 
-model::LossCoefficients loss_coefficients(const StepBatch& batch, double mtp_loss_weight, double sequence_aux_loss,
-                                          double z_loss) {
+model::LossCoefficients loss_coefficients(const StepBatch& batch, double mtp_loss_weight,
+                                          double sequence_aux_loss, double z_loss) {
   model::LossCoefficients c;
   c.main = 1.0 / static_cast<double>(std::max<int64_t>(1, batch.num_targets));
   if (mtp_loss_weight != 0) {

@@ -13,9 +13,9 @@ namespace fathom::train {
 struct StepBatch {
   std::vector<model::MicroBatch> micro_batches;
   int64_t num_sequences = 0;
-  int64_t num_tokens = 0;                     // positions: sequences * seq_length
-  int64_t num_targets = 0;                    // trained by the main loss
-  std::vector<int64_t> num_mtp_targets;       // per depth
+  int64_t num_tokens = 0;                // positions: sequences * seq_length
+  int64_t num_targets = 0;               // trained by the main loss
+  std::vector<int64_t> num_mtp_targets;  // per depth
 };
 
 // Samples [first, first + num_sequences) of the data. The last micro-batch may be smaller.
@@ -23,7 +23,7 @@ StepBatch make_step_batch(const data::TrainingData& data, int64_t first, int64_t
                           int64_t micro_batch_size, int64_t num_nextn_predict_layers);
 
 // Factors of the losses' sums: main 1/targets, MTP weight/(D * targets of the depth), balance alpha/sequences.
-model::LossCoefficients loss_coefficients(const StepBatch& batch, double mtp_loss_weight, double sequence_aux_loss,
-                                          double z_loss);
+model::LossCoefficients loss_coefficients(const StepBatch& batch, double mtp_loss_weight,
+                                          double sequence_aux_loss, double z_loss);
 
 }  // namespace fathom::train

@@ -45,7 +45,8 @@ double seconds_since(Clock::time_point start) {
 // The id that ends documents: what the dataset was built with, else the model's.
 int32_t eod_id(const config::Recipe& recipe) {
   if (!recipe.data.train.empty())
-    if (const auto metadata = data::read_dataset_metadata(recipe.data.train[0].path); metadata && metadata->eod_id >= 0)
+    if (const auto metadata = data::read_dataset_metadata(recipe.data.train[0].path);
+        metadata && metadata->eod_id >= 0)
       return metadata->eod_id;
   return recipe.model.eos_token_ids.empty() ? -1 : static_cast<int32_t>(recipe.model.eos_token_ids[0]);
 }
@@ -66,7 +67,8 @@ class Record {
         events_(recipe.output_dir / "tensorboard", resume_step),
         line_(plan.total_steps, resume_step, recipe.log.every) {
     const config::ParameterCounts counts = config::count_parameters(recipe.model);
-    facts_.model_name = recipe.model_path.empty() ? recipe.model.model_type : recipe.model_path.stem().string();
+    facts_.model_name =
+        recipe.model_path.empty() ? recipe.model.model_type : recipe.model_path.stem().string();
     facts_.total_parameters = counts.trunk + counts.mtp;
     facts_.active_parameters = counts.activated;
     facts_.total_steps = plan.total_steps;
@@ -127,13 +129,12 @@ class Trainer {
 };
 
 Trainer::Trainer(const config::Recipe& recipe)
-    : recipe_(recipe),
-      registry_(recipe.model, recipe.train.precision, c10::kCPU, true),
-      model_(registry_) {
+    : recipe_(recipe), registry_(recipe.model, recipe.train.precision, c10::kCPU, true), model_(registry_) {
   const int32_t eod = eod_id(recipe);
   const auto open = [&](data::Split split, int64_t samples) {
     const uint64_t seed = split == data::Split::train ? recipe.seed : data::kHeldOutSeed;
-    return std::make_unique<data::TrainingData>(recipe.data, split, samples, seed, eod, recipe.model.vocab_size);
+    return std::make_unique<data::TrainingData>(recipe.data, split, samples, seed, eod,
+                                                recipe.model.vocab_size);
   };
   const int64_t epoch = recipe.train.epochs > 0 ? open(data::Split::train, 0)->size() : 0;
   plan_ = plan_run(recipe, epoch);
@@ -155,7 +156,8 @@ void Trainer::load_start() {
     if (!loaded.has_moments)
       log::warning("{} holds no optimizer state: the moments start at zero", found->directory.string());
     saved_step_ = state_.step;
-    log::info("continuing from {} (step {} of {})", found->directory.string(), state_.step, plan_.total_steps);
+    log::info("continuing from {} (step {} of {})", found->directory.string(), state_.step,
+              plan_.total_steps);
     return;
   }
   if (!recipe_.checkpoint.load.empty()) {
@@ -191,7 +193,8 @@ StepMetrics Trainer::train_step() {
     nll += report.nll_sum;
     balance_loss += report.balance_loss;
     for (size_t d = 0; d < report.mtp_nll_sum.size(); ++d)
-      mtp_loss += report.mtp_nll_sum[d] / static_cast<double>(std::max<int64_t>(1, batch.num_mtp_targets[d])) /
+      mtp_loss += report.mtp_nll_sum[d] /
+                  static_cast<double>(std::max<int64_t>(1, batch.num_mtp_targets[d])) /
                   static_cast<double>(report.mtp_nll_sum.size());
   }
 
@@ -205,7 +208,8 @@ StepMetrics Trainer::train_step() {
   const bool finite = norm.is_finite && std::isfinite(metrics.loss);
   if (finite) {
     const bool clips = train.clip_grad_norm > 0 && norm.norm > train.clip_grad_norm;
-    optimizer_->step(metrics.lr, state_.optimizer_steps + 1, clips ? train.clip_grad_norm / (norm.norm + 1e-6) : 1.0);
+    optimizer_->step(metrics.lr, state_.optimizer_steps + 1,
+                     clips ? train.clip_grad_norm / (norm.norm + 1e-6) : 1.0);
     ++state_.optimizer_steps;
   }
   load_ = measure_load(model_.moe_layers(), state_.step + 1);
@@ -227,7 +231,8 @@ void Trainer::update_balance(int64_t consumed_tokens) {
     weights::Parameter* bias = moe->correction_bias();
     if (!bias) continue;
     if (bias->value.scalar_type() == at::kFloat) {
-      update_bias(bias->value.mutable_data_ptr<float>(), moe->load(), rate, recipe_.train.balance.recenter_bias);
+      update_bias(bias->value.mutable_data_ptr<float>(), moe->load(), rate,
+                  recipe_.train.balance.recenter_bias);
     } else {
       at::Tensor narrow = bias->value.to(at::kFloat);
       update_bias(narrow.mutable_data_ptr<float>(), moe->load(), rate, recipe_.train.balance.recenter_bias);
@@ -241,11 +246,14 @@ void Trainer::judge_finite(const StepMetrics& metrics, bool finite) {
   const std::string culprit = describe_nonfinite(registry_);
   const config::NanSection& policy = recipe_.train.nan;
   if (policy.action == config::NanAction::stop)
-    throw NumericError("step {}: the loss or gradient is not finite ({}); train.nan.action is stop", metrics.step, culprit);
+    throw NumericError("step {}: the loss or gradient is not finite ({}); train.nan.action is stop",
+                       metrics.step, culprit);
   log::warning("step {}: skipped, the loss or gradient is not finite ({})", metrics.step, culprit);
   if (state_.consecutive_skipped >= policy.stop_after)
-    throw NumericError("step {}: {} steps in a row were not finite ({}): lower the learning rate or go back to an earlier checkpoint",
-                       metrics.step, state_.consecutive_skipped, culprit);
+    throw NumericError(
+        "step {}: {} steps in a row were not finite ({}): lower the learning rate or go back to an earlier "
+        "checkpoint",
+        metrics.step, state_.consecutive_skipped, culprit);
 }
 
 void Trainer::save(bool training_goes_on) {
@@ -299,8 +307,8 @@ RunEnd pretrain(const config::Recipe& recipe) {
   const config::ParameterCounts counts = config::count_parameters(recipe.model);
   log::info("{}: {} parameters ({} a token), {}, {} threads, {}; sequence_aux_loss {}, bias_update_rate {}",
             recipe.file.filename().string(), format_count(static_cast<double>(counts.trunk + counts.mtp)),
-            format_count(static_cast<double>(counts.activated)), config::name(recipe.train.precision), num_threads(),
-            kernels::name(kernels::isa()), recipe.train.balance.sequence_aux_loss,
+            format_count(static_cast<double>(counts.activated)), config::name(recipe.train.precision),
+            num_threads(), kernels::name(kernels::isa()), recipe.train.balance.sequence_aux_loss,
             recipe.train.balance.bias_update_rate.at(0));
   return Trainer(recipe).run();
 }

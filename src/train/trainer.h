@@ -5,7 +5,7 @@
 
 namespace fathom::train {
 
-enum class RunEnd { finished, stopped };   // stopped: a signal asked for it; the state is saved
+enum class RunEnd { finished, stopped };  // stopped: a signal asked for it; the state is saved
 
 // Runs `recipe` from its newest good checkpoint (none: from its start) to its end. Throws the faults' exceptions: bad
 // data, no disk, NaN policy exhausted (NumericError).

@@ -11,8 +11,10 @@ namespace {
 template <typename T>
 void warn_if_changed(const char* what, const T& then, const T& now) {
   if (then != now)
-    log::warning("{} was {} when the checkpoint was written and is {} now: the losses will not be bit-identical to a run without the stop",
-                 what, then, now);
+    log::warning(
+        "{} was {} when the checkpoint was written and is {} now: the losses will not be bit-identical to a "
+        "run without the stop",
+        what, then, now);
 }
 
 }  // namespace
@@ -58,12 +60,14 @@ void TrainerState::resume(const Json& saved, const std::filesystem::path& where)
     skipped_steps = saved.at("skipped_steps");
     consecutive_skipped = saved.at("consecutive_skipped");
     warn_if_changed("the seed", saved.at("seed").get<uint64_t>(), seed);
-    warn_if_changed("the training data (fingerprint)", saved.at("data_fingerprint").get<std::string>(), data_fingerprint);
+    warn_if_changed("the training data (fingerprint)", saved.at("data_fingerprint").get<std::string>(),
+                    data_fingerprint);
     warn_if_changed("the precision", saved.at("precision").get<std::string>(), precision);
     warn_if_changed("the instruction set", saved.at("isa").get<std::string>(), isa);
     warn_if_changed("the number of threads", saved.at("threads").get<int>(), threads);
   } catch (const nlohmann::json::exception& e) {
-    throw CheckpointError("{}: the trainer's state in train_state/state.json is not complete: {}", where.string(), e.what());
+    throw CheckpointError("{}: the trainer's state in train_state/state.json is not complete: {}",
+                          where.string(), e.what());
   }
 }
 

@@ -11,8 +11,8 @@
 namespace fathom::train {
 
 struct TrainerState {
-  int64_t step = 0;                 // steps done, skipped ones included
-  int64_t optimizer_steps = 0;      // AdamW's t
+  int64_t step = 0;             // steps done, skipped ones included
+  int64_t optimizer_steps = 0;  // AdamW's t
   int64_t consumed_samples = 0, consumed_tokens = 0;
   int64_t skipped_steps = 0, consecutive_skipped = 0;
   // What the bits of the run depend on; resuming under others warns.

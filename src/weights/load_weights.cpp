@@ -23,7 +23,9 @@ using formats::ShardedReader;
 constexpr int64_t kConvertGrain = 1 << 18;
 constexpr const char* kScaleSuffix = "_scale_inv";
 
-std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 // The values of e4m3 ("fn": no infinities, 0x7f and 0xff are NaN).
 float e4m3_value(uint8_t code) {
@@ -51,16 +53,18 @@ void dequantise_fp8(const ShardedReader& reader, const ShardedReader::Location& 
   const std::string& name = tensor.entry->name;
   const ShardedReader::Location* scale = reader.find(name + kScaleSuffix);
   if (!scale)
-    throw CheckpointError("{}: tensor {} is float8_e4m3 but {}{} is missing", tensor.file->path().string(), name,
-                          name, kScaleSuffix);
+    throw CheckpointError("{}: tensor {} is float8_e4m3 but {}{} is missing", tensor.file->path().string(),
+                          name, name, kScaleSuffix);
   const std::vector<int64_t>&shape = tensor.entry->shape, &scales = scale->entry->shape;
   constexpr int64_t kBlock = 128;
-  const bool fits = shape.size() == 2 && scales.size() == 2 && scales[0] == (shape[0] + kBlock - 1) / kBlock &&
+  const bool fits = shape.size() == 2 && scales.size() == 2 &&
+                    scales[0] == (shape[0] + kBlock - 1) / kBlock &&
                     scales[1] == (shape[1] + kBlock - 1) / kBlock &&
                     (scale->entry->dtype == Dtype::F32 || scale->entry->dtype == Dtype::F8_E8M0);
   if (!fits)
     throw CheckpointError("{}: {}{} has shape {}, which does not fit 128x128 blocks of {} {}",
-                          tensor.file->path().string(), name, kScaleSuffix, shape_text(scales), name, shape_text(shape));
+                          tensor.file->path().string(), name, kScaleSuffix, shape_text(scales), name,
+                          shape_text(shape));
   static const std::vector<float> kValues = [] {
     std::vector<float> table(256);
     for (int code = 0; code < 256; ++code) table[code] = e4m3_value(static_cast<uint8_t>(code));
@@ -77,11 +81,16 @@ void dequantise_fp8(const ShardedReader& reader, const ShardedReader::Location& 
 
 std::optional<at::ScalarType> torch_dtype(Dtype dtype) {
   switch (dtype) {
-    case Dtype::F64: return at::kDouble;
-    case Dtype::F32: return at::kFloat;
-    case Dtype::F16: return at::kHalf;
-    case Dtype::BF16: return at::kBFloat16;
-    default: return std::nullopt;
+    case Dtype::F64:
+      return at::kDouble;
+    case Dtype::F32:
+      return at::kFloat;
+    case Dtype::F16:
+      return at::kHalf;
+    case Dtype::BF16:
+      return at::kBFloat16;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -95,7 +104,8 @@ int64_t layer_of(const std::string& name) {
 }
 
 // Names the first tensor that neither the config nor a known convention explains.
-void refuse_unknown(const ParameterRegistry& registry, const ShardedReader& reader, const std::string& directory) {
+void refuse_unknown(const ParameterRegistry& registry, const ShardedReader& reader,
+                    const std::string& directory) {
   int64_t ignored_mtp = 0;
   for (const ShardedReader::Location& location : reader.tensors()) {
     std::string name = location.entry->name;
@@ -106,9 +116,10 @@ void refuse_unknown(const ParameterRegistry& registry, const ShardedReader& read
       ++ignored_mtp;
       continue;
     }
-    throw CheckpointError("{}: tensor {} is not part of the model that config.json describes ({} layers, {} experts)",
-                          directory, location.entry->name, registry.model().num_hidden_layers,
-                          registry.model().n_routed_experts);
+    throw CheckpointError(
+        "{}: tensor {} is not part of the model that config.json describes ({} layers, {} experts)",
+        directory, location.entry->name, registry.model().num_hidden_layers,
+        registry.model().n_routed_experts);
   }
   if (ignored_mtp > 0)
     log::info("MTP block found in {} ({} tensors): ignored, because this run uses {} MTP layers", directory,
@@ -150,8 +161,9 @@ void load_weights(ParameterRegistry& registry, const std::filesystem::path& dire
                               is_mtp ? " (train without it: --set model.num_nextn_predict_layers=0)" : "");
       }
       if (location->entry->shape != piece.spec->shape)
-        throw CheckpointError("{}: tensor {} has shape {}, config.json implies {}", location->file->path().string(),
-                              name, shape_text(location->entry->shape), shape_text(piece.spec->shape));
+        throw CheckpointError("{}: tensor {} has shape {}, config.json implies {}",
+                              location->file->path().string(), name, shape_text(location->entry->shape),
+                              shape_text(piece.spec->shape));
       FATHOM_ASSERT(piece.is_whole());
       buffer.resize(static_cast<size_t>(piece.numel()));
       read_as_float(reader, name, buffer.data());

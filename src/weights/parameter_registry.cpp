@@ -32,17 +32,23 @@ at::Tensor Parameter::piece_of(const at::Tensor& whole, const Piece& piece) cons
 
 at::ScalarType value_dtype(config::Precision precision) {
   switch (precision) {
-    case config::Precision::fp32: return at::kFloat;
-    case config::Precision::fp64: return at::kDouble;
-    default: return at::kBFloat16;
+    case config::Precision::fp32:
+      return at::kFloat;
+    case config::Precision::fp64:
+      return at::kDouble;
+    default:
+      return at::kBFloat16;
   }
 }
 
 at::ScalarType main_grad_dtype(config::Precision precision) {
   switch (precision) {
-    case config::Precision::bf16_pure: return at::kBFloat16;
-    case config::Precision::fp64: return at::kDouble;
-    default: return at::kFloat;
+    case config::Precision::bf16_pure:
+      return at::kBFloat16;
+    case config::Precision::fp64:
+      return at::kDouble;
+    default:
+      return at::kFloat;
   }
 }
 
@@ -50,7 +56,9 @@ ParameterRegistry::ParameterRegistry(const config::ModelConfig& config, config::
                                      c10::Device device, bool trained)
     : config_(config), table_(config_), precision_(precision), device_(device), trained_(trained) {}
 
-Parameter& ParameterRegistry::add(const std::string& name) { return add(name, table_.at(name).shape, {name}); }
+Parameter& ParameterRegistry::add(const std::string& name) {
+  return add(name, table_.at(name).shape, {name});
+}
 
 Parameter& ParameterRegistry::add(const std::string& label, std::vector<int64_t> shape,
                                   const std::vector<std::string>& names) {
@@ -69,8 +77,9 @@ Parameter& ParameterRegistry::add(const std::string& label, std::vector<int64_t>
   const config::TensorSpec& first = *parameter.pieces.front().spec;
   parameter.is_decayed = first.is_decayed();
   parameter.is_router_bias = first.role == config::TensorRole::router_bias;
-  const at::ScalarType dtype =
-      parameter.is_router_bias && precision_ != config::Precision::fp64 ? at::kFloat : value_dtype(precision_);
+  const at::ScalarType dtype = parameter.is_router_bias && precision_ != config::Precision::fp64
+                                   ? at::kFloat
+                                   : value_dtype(precision_);
   parameter.value = at::empty(parameter.shape, at::TensorOptions().dtype(dtype).device(device_));
   if (trained_ && has_masters() && !parameter.is_router_bias)
     parameter.low_bits = at::empty(parameter.shape, at::TensorOptions().dtype(at::kShort).device(device_));
@@ -148,7 +157,8 @@ void ParameterRegistry::initialize(uint64_t seed) {
 void ParameterRegistry::allocate_grads() {
   for (Parameter& parameter : parameters_) {
     if (parameter.is_router_bias) continue;
-    parameter.main_grad = at::empty(parameter.shape, parameter.value.options().dtype(main_grad_dtype(precision_)));
+    parameter.main_grad =
+        at::empty(parameter.shape, parameter.value.options().dtype(main_grad_dtype(precision_)));
     parameter.main_grad_empty = true;
   }
 }

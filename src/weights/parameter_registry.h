@@ -20,29 +20,30 @@ namespace fathom::weights {
 // One named HF tensor (or this rank's slice of it) inside a parameter's flat memory; always a contiguous run there.
 struct Piece {
   const config::TensorSpec* spec = nullptr;
-  int64_t flat_offset = 0;                // elements from the start of the parameter
-  std::vector<int64_t> shape;             // local
-  std::vector<int64_t> global_offset;     // of the slice in spec->shape
+  int64_t flat_offset = 0;             // elements from the start of the parameter
+  std::vector<int64_t> shape;          // local
+  std::vector<int64_t> global_offset;  // of the slice in spec->shape
   int64_t numel() const;
   bool is_whole() const { return shape == spec->shape; }
 };
 
 struct Parameter : ops::Weight {
-  std::vector<int64_t> shape;             // local; the product of the pieces
+  std::vector<int64_t> shape;  // local; the product of the pieces
   std::vector<Piece> pieces;
   bool is_decayed = false;
-  bool is_router_bias = false;            // moved by the balance rule, never by a gradient; float32 always
+  bool is_router_bias = false;  // moved by the balance rule, never by a gradient; float32 always
   // bf16 with fp32 masters: master bits = (value << 16) + sign-extended low_bits (kernels/adamw.h). Undefined otherwise.
-  at::Tensor low_bits;                    // int16
-  at::Tensor exp_avg, exp_avg_sq;         // made by the optimizer
+  at::Tensor low_bits;             // int16
+  at::Tensor exp_avg, exp_avg_sq;  // made by the optimizer
   int64_t numel() const { return value.numel(); }
-  at::Tensor piece_of(const at::Tensor& whole, const Piece& piece) const;   // view of a tensor laid out like `value`
+  at::Tensor piece_of(const at::Tensor& whole,
+                      const Piece& piece) const;  // view of a tensor laid out like `value`
 };
 
 // A tensor that DeepSeek ships as a copy: written with the same values as `source`, not a parameter of its own.
 struct TiedCopy {
   const config::TensorSpec* spec;
-  std::string source;                     // HF name of the piece that holds the values
+  std::string source;  // HF name of the piece that holds the values
 };
 
 // What the dtype of a parameter is under a precision: fp32 float, bf16 and bf16_pure bfloat16, fp64 double.
@@ -51,14 +52,15 @@ at::ScalarType main_grad_dtype(config::Precision precision);
 
 class ParameterRegistry {
  public:
-  ParameterRegistry(const config::ModelConfig& config, config::Precision precision, c10::Device device, bool trained);
+  ParameterRegistry(const config::ModelConfig& config, config::Precision precision, c10::Device device,
+                    bool trained);
   ParameterRegistry(const ParameterRegistry&) = delete;
   ParameterRegistry& operator=(const ParameterRegistry&) = delete;
 
   // A parameter made of whole HF tensors laid one after the other in memory. Names are looked up in the tensor table.
   // The reference stays valid for the life of the registry.
   Parameter& add(const std::string& label, std::vector<int64_t> shape, const std::vector<std::string>& names);
-  Parameter& add(const std::string& name);      // one whole tensor
+  Parameter& add(const std::string& name);  // one whole tensor
   void add_tied_copy(const std::string& name, const std::string& source);
   // Every tensor of the table is held or tied exactly once, else std::logic_error naming it.
   void check_complete() const;
@@ -76,8 +78,8 @@ class ParameterRegistry {
   // Values from (seed, HF name, global element index): any layout starts from the same weights. Normal with
   // initializer_range, norms 1, correction bias 0.
   void initialize(uint64_t seed);
-  void allocate_grads();                          // main_grad of every trained parameter
-  void clear_grads();                             // marks them empty; no memory is touched
+  void allocate_grads();  // main_grad of every trained parameter
+  void clear_grads();     // marks them empty; no memory is touched
   // Sets a piece from float values [numel] (masters and value); rounds as the precision says.
   void set_piece(Parameter& parameter, const Piece& piece, const float* values);
   // The fp32 master (the value itself where there is none) of a piece.
@@ -89,9 +91,9 @@ class ParameterRegistry {
   config::Precision precision_;
   c10::Device device_;
   bool trained_;
-  std::deque<Parameter> parameters_;              // a deque: references stay valid
+  std::deque<Parameter> parameters_;  // a deque: references stay valid
   std::vector<TiedCopy> tied_copies_;
-  std::map<std::string, std::pair<size_t, size_t>> held_;   // name -> parameter, piece
+  std::map<std::string, std::pair<size_t, size_t>> held_;  // name -> parameter, piece
 };
 
 }  // namespace fathom::weights

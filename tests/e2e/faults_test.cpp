@@ -1,5 +1,5 @@
-// What goes wrong around a run: damaged checkpoints, disks, directories, numbers. Each time: a clear message, the right
-// exit code, and the last good checkpoint as it was.
+// What goes wrong around a run: damaged checkpoints, disks, directories, numbers. Each time: a clear message,
+// the right exit code, and the last good checkpoint as it was.
 #include <gmock/gmock.h>
 #include <grp.h>
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ using testing::AllOf;
 using testing::AnyOf;
 using testing::HasSubstr;
 
-const Sets kEight = {"train.steps=8", "train.eval_every=0"};   // checkpoints at 4 and 8
+const Sets kEight = {"train.steps=8", "train.eval_every=0"};  // checkpoints at 4 and 8
 
 void flip_byte(const fs::path& path, int64_t place) {
   std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
@@ -46,7 +46,8 @@ class DamagedCheckpoint : public testing::Test {
     whole.push_back("output_dir=whole");
     ASSERT_TRUE(test::ends_well(run_.pretrain(whole)));
     EXPECT_EQ(test::numbers_of(run_.output()), test::numbers_of(run_.output("whole")));
-    EXPECT_TRUE(test::tensor_files_of(run_.checkpoint(8)) == test::tensor_files_of(run_.checkpoint(8, "whole")));
+    EXPECT_TRUE(test::tensor_files_of(run_.checkpoint(8)) ==
+                test::tensor_files_of(run_.checkpoint(8, "whole")));
   }
   const TinyRun run_;
 };
@@ -78,13 +79,15 @@ TEST_F(DamagedCheckpoint, NUM_10_an_infinite_weight_is_named) {
   const uint64_t place = formats::SafetensorsFile(weights).at(tensor).offset;
   std::fstream file(weights, std::ios::in | std::ios::out | std::ios::binary);
   const float infinity = INFINITY;
-  file.seekp(static_cast<std::streamoff>(place + 8)).write(reinterpret_cast<const char*>(&infinity), sizeof infinity);
+  file.seekp(static_cast<std::streamoff>(place + 8))
+      .write(reinterpret_cast<const char*>(&infinity), sizeof infinity);
   file.close();
-  const test::ProcessEnd end = run_.pretrain({"checkpoint.load=" + run_.checkpoint(8).string(), "output_dir=other",
-                                              "train.eval_every=0", "train.nan.stop_after=2"});
+  const test::ProcessEnd end =
+      run_.pretrain({"checkpoint.load=" + run_.checkpoint(8).string(), "output_dir=other",
+                     "train.eval_every=0", "train.nan.stop_after=2"});
   EXPECT_EQ(end.exit_code, 1) << end.err;
-  EXPECT_THAT(end.err, AllOf(HasSubstr("warning: step 1: skipped"), HasSubstr("error: step 2: 2 steps in a row"),
-                             HasSubstr("weight " + tensor)));
+  EXPECT_THAT(end.err, AllOf(HasSubstr("warning: step 1: skipped"),
+                             HasSubstr("error: step 2: 2 steps in a row"), HasSubstr("weight " + tensor)));
 }
 
 // Runs as somebody whom the directory's mode keeps out (root is not kept out by modes).
@@ -93,7 +96,8 @@ bool become_nobody() { return ::setgroups(0, nullptr) == 0 && ::setgid(65534) ==
 TEST(BadPlace, a_read_only_output_directory) {
   const TinyRun run;
   fs::create_directory(run.output());
-  fs::permissions(run.output(), fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
+  fs::permissions(run.output(), fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read |
+                                    fs::perms::others_exec);
   fs::permissions(run.directory(), fs::perms::all);
   const bool is_root = ::geteuid() == 0;
   const test::ProcessEnd end = run.pretrain(kEight, is_root ? std::function<bool()>(become_nobody) : nullptr);
@@ -128,7 +132,8 @@ TEST(FullDisk, the_last_good_checkpoint_stays_and_the_run_goes_on_once_there_is_
   };
   const test::ProcessEnd end = run.pretrain({"train.steps=6", "train.eval_every=0"}, limit);
   EXPECT_EQ(end.exit_code, 1) << end.err;
-  EXPECT_THAT(end.err, AllOf(HasSubstr("error"), HasSubstr("step 6"), AnyOf(HasSubstr("File too large"), HasSubstr("No space"))));
+  EXPECT_THAT(end.err, AllOf(HasSubstr("error"), HasSubstr("step 6"),
+                             AnyOf(HasSubstr("File too large"), HasSubstr("No space"))));
   EXPECT_TRUE(test::tensor_files_of(run.checkpoint(4)) == before);
   EXPECT_FALSE(fs::exists(run.checkpoint(6)));
   const test::ProcessEnd rest = run.pretrain({"train.steps=6", "train.eval_every=0"});
@@ -181,12 +186,14 @@ TEST_F(SmallDisk, filled_by_others_between_two_starts) {
 // NUM-10 and the NaN policy: a learning rate that throws the weights away.
 TEST(NotFinite, NUM_10_skips_counts_and_stops_naming_step_and_tensor) {
   const TinyRun run;
-  const Sets absurd = {"train.lr.schedule=constant", "train.lr.peak=1e30", "train.lr.min=1e30", "train.lr.warmup_steps=0",
-                       "train.eval_every=0", "train.nan.stop_after=3", "checkpoint.every=1"};
+  const Sets absurd = {"train.lr.schedule=constant", "train.lr.peak=1e30", "train.lr.min=1e30",
+                       "train.lr.warmup_steps=0",    "train.eval_every=0", "train.nan.stop_after=3",
+                       "checkpoint.every=1"};
   const test::ProcessEnd end = run.pretrain(absurd);
   EXPECT_EQ(end.exit_code, 1) << end.err;
-  EXPECT_THAT(end.err, AllOf(HasSubstr("warning: step 2: skipped"), HasSubstr("error: step 4: 3 steps in a row"),
-                             HasSubstr("model."), HasSubstr("lower the learning rate")));
+  EXPECT_THAT(end.err,
+              AllOf(HasSubstr("warning: step 2: skipped"), HasSubstr("error: step 4: 3 steps in a row"),
+                    HasSubstr("model."), HasSubstr("lower the learning rate")));
   const std::vector<Json> metrics = test::metrics_of(run.output());
   ASSERT_EQ(metrics.size(), 4U);
   EXPECT_EQ(metrics[0].at("skipped"), 0);
@@ -195,8 +202,9 @@ TEST(NotFinite, NUM_10_skips_counts_and_stops_naming_step_and_tensor) {
 
 TEST(NotFinite, action_stop_ends_at_the_first) {
   const TinyRun run;
-  const test::ProcessEnd end = run.pretrain({"train.lr.schedule=constant", "train.lr.peak=1e30", "train.lr.min=1e30",
-                                             "train.lr.warmup_steps=0", "train.eval_every=0", "train.nan.action=stop"});
+  const test::ProcessEnd end =
+      run.pretrain({"train.lr.schedule=constant", "train.lr.peak=1e30", "train.lr.min=1e30",
+                    "train.lr.warmup_steps=0", "train.eval_every=0", "train.nan.action=stop"});
   EXPECT_EQ(end.exit_code, 1);
   EXPECT_THAT(end.err, AllOf(HasSubstr("error: step 2:"), HasSubstr("train.nan.action is stop")));
   EXPECT_EQ(test::metrics_of(run.output()).size(), 2U);

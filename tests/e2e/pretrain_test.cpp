@@ -52,8 +52,9 @@ TEST_F(Pretrain, ends_well_and_the_losses_fall) {
 }
 
 TEST_F(Pretrain, metrics_have_exactly_the_keys_of_the_contract) {
-  const std::set<std::string> always = {"step", "loss", "mtp_loss", "balance_loss", "grad_norm", "lr", "tokens",
-                                        "tokens_per_second", "max_violation", "skipped", "seconds"};
+  const std::set<std::string> always = {"step",          "loss",    "mtp_loss", "balance_loss",
+                                        "grad_norm",     "lr",      "tokens",   "tokens_per_second",
+                                        "max_violation", "skipped", "seconds"};
   const std::vector<Json> metrics = test::metrics_of(run_->output());
   ASSERT_EQ(metrics.size(), 30U);
   for (size_t i = 0; i < metrics.size(); ++i) {
@@ -82,7 +83,8 @@ TEST_F(Pretrain, writes_report_events_log_and_the_resolved_recipe) {
   EXPECT_THAT(test::text_of(out / "recipe.yaml"), HasSubstr("global_batch_size: 6"));
   int event_files = 0;
   for (const auto& item : fs::directory_iterator(out / "tensorboard"))
-    event_files += item.path().filename().string().starts_with("events.out.tfevents.") && item.file_size() > 1000;
+    event_files +=
+        item.path().filename().string().starts_with("events.out.tfevents.") && item.file_size() > 1000;
   EXPECT_EQ(event_files, 1);
   EXPECT_FALSE(test::lines_of(test::text_of(out / "expert_load.jsonl")).empty());
   for (const auto& item : fs::recursive_directory_iterator(out))
@@ -102,7 +104,8 @@ TEST_F(Pretrain, keeps_the_last_three_checkpoints_each_an_hf_directory) {
   EXPECT_EQ(names, (std::set<std::string>{"step_00000024", "step_00000028", "step_00000030"}));
   EXPECT_EQ(test::text_of(run_->output() / "checkpoints/latest"), "step_00000030\n");
   const fs::path last = run_->checkpoint(30);
-  for (const char* name : {"config.json", "generation_config.json", "model.safetensors", "train_state/state.json"})
+  for (const char* name :
+       {"config.json", "generation_config.json", "model.safetensors", "train_state/state.json"})
     EXPECT_TRUE(fs::exists(last / name)) << name;
   EXPECT_EQ(read_json_file(last / "config.json").at("model_type"), "deepseek_v3");
   const test::ProcessEnd end = run_->fathom({"inspect", last.string(), "--json"});
@@ -135,8 +138,8 @@ TEST_F(Pretrain, run_again_after_the_end_says_so_and_changes_nothing) {
 
 // Design §1.7: the saved function is the trained function.
 TEST_F(Pretrain, eval_of_the_checkpoint_is_the_trainers_evaluation) {
-  const test::ProcessEnd end =
-      run_->fathom({"eval", run_->checkpoint(30).string(), "--data", "valid", "--seq-length", "32", "--json"});
+  const test::ProcessEnd end = run_->fathom(
+      {"eval", run_->checkpoint(30).string(), "--data", "valid", "--seq-length", "32", "--json"});
   ASSERT_EQ(end.exit_code, 0) << end.err;
   const double expected = test::metrics_of(run_->output()).at(29).at("eval_loss");
   EXPECT_NEAR(Json::parse(end.out).at("nll").get<double>(), expected, 1e-6 * expected);
@@ -144,8 +147,8 @@ TEST_F(Pretrain, eval_of_the_checkpoint_is_the_trainers_evaluation) {
 
 TEST_F(Pretrain, generate_continues_from_the_checkpoint) {
   const auto generate = [this](const std::string& ids) {
-    return run_->fathom({"generate", run_->checkpoint(30).string(), "--prompt-ids", ids, "--max-new-tokens", "5",
-                         "--temperature", "0", "--ignore-eos", "--json"});
+    return run_->fathom({"generate", run_->checkpoint(30).string(), "--prompt-ids", ids, "--max-new-tokens",
+                         "5", "--temperature", "0", "--ignore-eos", "--json"});
   };
   const test::ProcessEnd first = generate("5,30,3"), again = generate("5,30,3");
   ASSERT_EQ(first.exit_code, 0) << first.err;
@@ -177,8 +180,8 @@ TEST(PretrainSets, recompute_changes_no_number) {
   std::vector<std::string> first;
   for (const char* recompute : {"none", "full", "selective", "[1]"}) {
     const std::string out = fmt::format("out_{}", recompute[0]);
-    const test::ProcessEnd end = run.pretrain({fmt::format("train.recompute={}", recompute), "train.steps=4",
-                                               "output_dir=" + out});
+    const test::ProcessEnd end =
+        run.pretrain({fmt::format("train.recompute={}", recompute), "train.steps=4", "output_dir=" + out});
     ASSERT_EQ(end.exit_code, 0) << end.err;
     if (first.empty()) first = test::numbers_of(run.output(out));
     EXPECT_EQ(test::numbers_of(run.output(out)), first) << recompute;
@@ -188,8 +191,8 @@ TEST(PretrainSets, recompute_changes_no_number) {
 TEST(PretrainSets, documents_and_scheduled_batch_size) {
   const TinyRun run;
   const test::ProcessEnd end =
-      run.pretrain({"data.reset_position_ids=true", "data.reset_attention_mask=true", "data.eod_mask_loss=true",
-                    "train.steps=4", "train.eval_every=0",
+      run.pretrain({"data.reset_position_ids=true", "data.reset_attention_mask=true",
+                    "data.eod_mask_loss=true", "train.steps=4", "train.eval_every=0",
                     "train.global_batch_size=[{until_tokens: 128, value: 2}, {value: 4}]"});
   ASSERT_EQ(end.exit_code, 0) << end.err;
   std::vector<int> tokens;

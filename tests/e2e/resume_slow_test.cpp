@@ -10,7 +10,8 @@ class ManyKills : public testing::TestWithParam<const char*> {};
 
 TEST_P(ManyKills, CK_1_fifty_kills_change_no_bit) {
   const test::TinyRun run;
-  const test::Sets sets = {fmt::format("train.precision={}", GetParam()), "checkpoint.every=2", "train.steps=120"};
+  const test::Sets sets = {fmt::format("train.precision={}", GetParam()), "checkpoint.every=2",
+                           "train.steps=120"};
   const test::Expected expected = test::uninterrupted(run, sets, 120);
   const int hits = test::kill_until_done(run, sets, "killed", 50, stream_key(50, GetParam()));
   EXPECT_GE(hits, 25);

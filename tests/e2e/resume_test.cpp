@@ -1,5 +1,5 @@
-// CK-1: a run that was killed or stopped and started again with the same command has the losses, and at its end the
-// bytes, of one that never stopped.
+// CK-1: a run that was killed or stopped and started again with the same command has the losses, and at its
+// end the bytes, of one that never stopped.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,8 +30,9 @@ INSTANTIATE_TEST_SUITE_P(Precision, Resume, testing::Values("fp32", "bf16", "bf1
 // CK-1 as it was reported: half, then the other half.
 TEST(ResumeRuns, CK_1_ten_and_ten_is_twenty) {
   const TinyRun run;
-  const Sets common = {"checkpoint.every=10", "data.reset_attention_mask=true", "data.reset_position_ids=true",
-                       "train.lr.schedule=constant", "train.optimizer.state_dtype=bf16", "train.precision=bf16"};
+  const Sets common = {
+      "checkpoint.every=10",        "data.reset_attention_mask=true",   "data.reset_position_ids=true",
+      "train.lr.schedule=constant", "train.optimizer.state_dtype=bf16", "train.precision=bf16"};
   Sets twenty = common, ten = common;
   twenty.insert(twenty.end(), {"train.steps=20"});
   ten.insert(ten.end(), {"train.steps=10", "output_dir=halves"});
@@ -62,14 +63,16 @@ TEST_P(StopSignal, saves_stops_and_continues_with_the_same_bits) {
   ASSERT_LT(done, 30U) << "the signal came after the end";
   EXPECT_THAT(end.err, HasSubstr(fmt::format("stopped at step {}", done)));
   EXPECT_THAT(end.err, HasSubstr("the same command continues from here"));
-  EXPECT_TRUE(std::filesystem::exists(run.checkpoint(static_cast<int64_t>(done), "stopped") / "model.safetensors"));
+  EXPECT_TRUE(
+      std::filesystem::exists(run.checkpoint(static_cast<int64_t>(done), "stopped") / "model.safetensors"));
   const test::ProcessEnd rest = run.pretrain(stopped);
   ASSERT_EQ(rest.exit_code, 0) << rest.err;
   test::expect_same(run, expected, 30, "stopped");
 }
 
-INSTANTIATE_TEST_SUITE_P(Signals, StopSignal, testing::Values(SIGTERM, SIGINT),
-                         [](const auto& info) { return std::string(info.param == SIGTERM ? "SIGTERM" : "SIGINT"); });
+INSTANTIATE_TEST_SUITE_P(Signals, StopSignal, testing::Values(SIGTERM, SIGINT), [](const auto& info) {
+  return std::string(info.param == SIGTERM ? "SIGTERM" : "SIGINT");
+});
 
 // What bits depend on is remembered: another number of threads is said.
 TEST(ResumeRuns, other_threads_warn) {

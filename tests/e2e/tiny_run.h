@@ -1,5 +1,5 @@
-// A whole training run of seconds, driven through the binary: a tiny model with MLA, MoE, MTP and the balance bias, on
-// tokens that can be learnt, in a directory of the test's own.
+// A whole training run of seconds, driven through the binary: a tiny model with MLA, MoE, MTP and the balance
+// bias, on tokens that can be learnt, in a directory of the test's own.
 #pragma once
 
 #include <fmt/format.h>
@@ -37,7 +37,8 @@ inline const char* tiny_config_json() {
 }
 
 // Documents in which each token mostly follows from the one before; eos (1) between them.
-inline void write_tokens(const std::filesystem::path& prefix, int documents, uint64_t seed, int32_t vocab = kTinyVocab) {
+inline void write_tokens(const std::filesystem::path& prefix, int documents, uint64_t seed,
+                         int32_t vocab = kTinyVocab) {
   formats::IndexedDatasetWriter writer(prefix, formats::TokenType::uint16);
   uint64_t draw = 0;
   for (int d = 0; d < documents; ++d) {
@@ -47,7 +48,8 @@ inline void write_tokens(const std::filesystem::path& prefix, int documents, uin
     for (int i = 0; i < length; ++i) {
       tokens.push_back(token);
       const bool jumps = uniform(seed, draw++) < 0.1;
-      token = jumps ? static_cast<int32_t>(2 + uniform(seed, draw++) * (vocab - 2)) : 2 + (token * 5 + 3) % (vocab - 2);
+      token = jumps ? static_cast<int32_t>(2 + uniform(seed, draw++) * (vocab - 2))
+                    : 2 + (token * 5 + 3) % (vocab - 2);
     }
     tokens.push_back(1);
     writer.add_sequence(tokens);
@@ -94,7 +96,8 @@ checkpoint: {every: 4, keep: 3}
     words.insert(words.end(), arguments.begin(), arguments.end());
     return words;
   }
-  ProcessEnd fathom(const std::vector<std::string>& arguments, const std::function<bool()>& in_child = nullptr) const {
+  ProcessEnd fathom(const std::vector<std::string>& arguments,
+                    const std::function<bool()>& in_child = nullptr) const {
     return Process(directory(), words(arguments), with_patience(in_child)).wait();
   }
   static std::vector<std::string> pretrain_arguments(const Sets& sets) {
@@ -119,7 +122,8 @@ checkpoint: {every: 4, keep: 3}
 
 inline testing::AssertionResult ends_well(const ProcessEnd& end) {
   if (end.exit_code == 0) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << "exit code " << end.exit_code << ", signal " << end.signal << "\n" << end.err;
+  return testing::AssertionFailure() << "exit code " << end.exit_code << ", signal " << end.signal << "\n"
+                                     << end.err;
 }
 
 inline std::vector<std::string> lines_of(const std::string& text) {
@@ -134,7 +138,8 @@ inline std::vector<std::string> lines_of(const std::string& text) {
 
 inline std::vector<Json> metrics_of(const std::filesystem::path& output) {
   std::vector<Json> metrics;
-  for (const std::string& line : lines_of(text_of(output / "metrics.jsonl"))) metrics.push_back(Json::parse(line));
+  for (const std::string& line : lines_of(text_of(output / "metrics.jsonl")))
+    metrics.push_back(Json::parse(line));
   return metrics;
 }
 

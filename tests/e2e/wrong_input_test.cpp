@@ -1,4 +1,5 @@
-// What a person gets wrong: each mistake is one clear line on stderr and the right exit code, before anything is written.
+// What a person gets wrong: each mistake is one clear line on stderr and the right exit code, before anything
+// is written.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -41,11 +42,13 @@ class WrongInput : public testing::Test {
 
 TEST_F(WrongInput, an_unknown_key_names_path_line_and_the_nearest) {
   append("log: {evry: 3}\n");
-  EXPECT_THAT(error_of(run_.pretrain()), AllOf(HasSubstr("run.yaml"), HasSubstr(":17:"), HasSubstr("log.evry"), HasSubstr("every")));
+  EXPECT_THAT(error_of(run_.pretrain()),
+              AllOf(HasSubstr("run.yaml"), HasSubstr(":17:"), HasSubstr("log.evry"), HasSubstr("every")));
 }
 
 TEST_F(WrongInput, an_unknown_override_names_the_nearest) {
-  EXPECT_THAT(error_of(run_.pretrain({"train.precison=fp32"})), AllOf(HasSubstr("train.precison"), HasSubstr("precision")));
+  EXPECT_THAT(error_of(run_.pretrain({"train.precison=fp32"})),
+              AllOf(HasSubstr("train.precison"), HasSubstr("precision")));
 }
 
 TEST_F(WrongInput, missing_files_are_named) {
@@ -58,7 +61,8 @@ TEST_F(WrongInput, missing_files_are_named) {
 
 TEST_F(WrongInput, an_id_outside_the_vocabulary_is_named_with_its_file) {
   test::write_tokens(run_.directory() / "wide", 200, 3, 100);
-  EXPECT_THAT(error_of(run_.pretrain({"data.train=[{path: wide}]"})), AllOf(HasSubstr("wide"), HasSubstr("64")));
+  EXPECT_THAT(error_of(run_.pretrain({"data.train=[{path: wide}]"})),
+              AllOf(HasSubstr("wide"), HasSubstr("64")));
 }
 
 TEST_F(WrongInput, windows_longer_than_the_data_or_the_model) {
@@ -77,15 +81,21 @@ TEST_F(WrongInput, a_cut_dataset_is_refused) {
 }
 
 TEST_F(WrongInput, a_checkpoint_of_another_shape_names_both_values) {
-  ASSERT_TRUE(test::ends_well(run_.pretrain({"train.steps=1", "output_dir=first", "train.eval_every=0", "train.lr.warmup_steps=0"})));
-  EXPECT_THAT(error_of(run_.pretrain({"model.hidden_size=40", "checkpoint.load=first/checkpoints/step_00000001"})),
-              AllOf(HasSubstr("32"), HasSubstr("40")));
+  ASSERT_TRUE(test::ends_well(
+      run_.pretrain({"train.steps=1", "output_dir=first", "train.eval_every=0", "train.lr.warmup_steps=0"})));
+  EXPECT_THAT(
+      error_of(run_.pretrain({"model.hidden_size=40", "checkpoint.load=first/checkpoints/step_00000001"})),
+      AllOf(HasSubstr("32"), HasSubstr("40")));
 }
 
 TEST_F(WrongInput, wrong_usage_is_2) {
   for (const std::vector<std::string>& arguments :
-       std::vector<std::vector<std::string>>{{}, {"pretrian", "run.yaml"}, {"pretrain"}, {"pretrain", "run.yaml", "--sett", "a=b"},
-                                             {"generate"}, {"eval", "DIR"}}) {
+       std::vector<std::vector<std::string>>{{},
+                                             {"pretrian", "run.yaml"},
+                                             {"pretrain"},
+                                             {"pretrain", "run.yaml", "--sett", "a=b"},
+                                             {"generate"},
+                                             {"eval", "DIR"}}) {
     const test::ProcessEnd end = run_.fathom(arguments);
     EXPECT_EQ(end.exit_code, 2) << end.err;
     EXPECT_THAT(end.err, HasSubstr("error: "));
@@ -94,8 +104,8 @@ TEST_F(WrongInput, wrong_usage_is_2) {
 }
 
 TEST_F(WrongInput, help_is_on_stdout_and_0) {
-  for (const std::vector<std::string>& arguments :
-       std::vector<std::vector<std::string>>{{"--help"}, {"pretrain", "--help"}, {"eval", "--help"}, {"--version"}}) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"--help"}, {"pretrain", "--help"}, {"eval", "--help"}, {"--version"}}) {
     const test::ProcessEnd end = run_.fathom(arguments);
     EXPECT_EQ(end.exit_code, 0);
     EXPECT_EQ(end.err, "");

@@ -29,7 +29,8 @@ double relative_error(const at::Tensor& actual, const at::Tensor& expected) {
 }
 
 struct Loaded {
-  explicit Loaded(const std::string& name, int64_t mtp_layers, config::Precision precision = config::Precision::fp32)
+  explicit Loaded(const std::string& name, int64_t mtp_layers,
+                  config::Precision precision = config::Precision::fp32)
       : directory(test::golden_directory(name)),
         expected(directory / "expected.safetensors"),
         config(config::read_model_config(directory)) {
@@ -53,7 +54,8 @@ model::MicroBatch batch_of(const at::Tensor& tokens, int64_t mtp_layers, const a
   for (int64_t b = 0; b < tokens.size(0); ++b) {
     model::Window window;
     const int64_t S = tokens.size(1);
-    for (int64_t i = 0; i < S; ++i) window.tokens.push_back(static_cast<int32_t>(tokens[b][i].item<int64_t>()));
+    for (int64_t i = 0; i < S; ++i)
+      window.tokens.push_back(static_cast<int32_t>(tokens[b][i].item<int64_t>()));
     window.tokens.push_back(0);
     window.loss_mask.assign(static_cast<size_t>(S), 1);
     window.loss_mask.back() = 0;
@@ -179,8 +181,9 @@ TEST_P(TrunkGolden, recompute_changes_no_gradient_bit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, TrunkGolden,
-                         testing::ValuesIn(cases({"v3", "v3_yarn", "v3_negative_bias", "v3_half_split", "moonlight", "moonlight_yarn",
-                                                  "kimi_k2", "v2_lite", "v2_lite_yarn", "v2_group"})),
+                         testing::ValuesIn(cases({"v3", "v3_yarn", "v3_negative_bias", "v3_half_split",
+                                                  "moonlight", "moonlight_yarn", "kimi_k2", "v2_lite",
+                                                  "v2_lite_yarn", "v2_group"})),
                          case_name);
 
 class PackedGolden : public ModelGolden {};
@@ -192,7 +195,8 @@ TEST_P(PackedGolden, DATA_4_documents_are_isolated) {
       batch_of(loaded.expected.at("input.tokens"), 0, loaded.expected.at("packed.position_ids"));
   {
     at::NoGradGuard no_grad;
-    EXPECT_LT(relative_error(loaded.model->logits(loaded.model->hidden(batch)), loaded.expected.at("packed.logits")),
+    EXPECT_LT(relative_error(loaded.model->logits(loaded.model->hidden(batch)),
+                             loaded.expected.at("packed.logits")),
               kTolerance);
   }
   model::LossCoefficients coefficients;
@@ -208,17 +212,20 @@ INSTANTIATE_TEST_SUITE_P(V3, PackedGolden, testing::ValuesIn(cases({"v3"})), cas
 class MtpGolden : public ModelGolden {};
 
 TEST_P(MtpGolden, total_loss_and_gradients) {
-  const int64_t depth = config::read_model_config(test::golden_directory(GetParam().name)).num_nextn_predict_layers;
+  const int64_t depth =
+      config::read_model_config(test::golden_directory(GetParam().name)).num_nextn_predict_layers;
   ASSERT_GE(depth, 1);
   Loaded loaded(GetParam().name, depth);
   const model::MicroBatch batch = batch_of(loaded.expected.at("input.tokens"), depth);
   model::LossCoefficients coefficients;
   coefficients.main = 1.0 / static_cast<double>(count(batch.targets));
   for (int64_t d = 0; d < depth; ++d)
-    coefficients.mtp.push_back(0.3 / static_cast<double>(depth * count(batch.mtp_targets[static_cast<size_t>(d)])));
+    coefficients.mtp.push_back(0.3 /
+                               static_cast<double>(depth * count(batch.mtp_targets[static_cast<size_t>(d)])));
   const model::LossReport report = loaded.model->loss(batch, coefficients, {}, false);
   for (int64_t d = 0; d < depth; ++d)
-    EXPECT_NEAR(report.mtp_nll_sum[static_cast<size_t>(d)] / static_cast<double>(report.mtp_num_targets[static_cast<size_t>(d)]),
+    EXPECT_NEAR(report.mtp_nll_sum[static_cast<size_t>(d)] /
+                    static_cast<double>(report.mtp_num_targets[static_cast<size_t>(d)]),
                 loaded.expected.at("mtp." + std::to_string(d + 1) + ".loss").item<double>(), 2e-5);
   EXPECT_NEAR(report.total.item<double>(), loaded.expected.at("total").item<double>(), 2e-5);
   report.total.backward();

@@ -33,21 +33,26 @@ TEST(Rope, INF_3_both_layouts_give_one_score_and_permuting_only_k_does_not) {
   const auto [cos, sin] = table.at(at::arange(1, 3, at::kLong));
   const at::Tensor q = (at::arange(2 * R, at::kFloat) * 0.37).sin().view({2, 1, R});
   const at::Tensor k = (at::arange(2 * R, at::kFloat) * 0.73).cos().view({2, 1, R});
-  const auto score = [](const at::Tensor& a, const at::Tensor& b) { return (a[0] * b[1]).sum().item<double>(); };
+  const auto score = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a[0] * b[1]).sum().item<double>();
+  };
   const double interleaved =
       score(ops::rotate_pairs(q, cos, sin, true), ops::rotate_pairs(k, cos, sin, true));
   const at::Tensor q_half = split_halves(q), k_half = split_halves(k);
   EXPECT_NEAR(interleaved,
-              score(ops::rotate_pairs(q_half, cos, sin, false), ops::rotate_pairs(k_half, cos, sin, false)), 1e-5);
+              score(ops::rotate_pairs(q_half, cos, sin, false), ops::rotate_pairs(k_half, cos, sin, false)),
+              1e-5);
   EXPECT_GT(std::abs(interleaved - score(ops::rotate_pairs(q, cos, sin, false),
-                                         ops::rotate_pairs(k_half, cos, sin, false))), 1e-2);
+                                         ops::rotate_pairs(k_half, cos, sin, false))),
+            1e-2);
 }
 
 TEST(Rope, angles_are_position_times_inverse_frequency) {
   const config::ModelConfig config = config::read_model_config(kConfigs / "deepseek-v3-671b.json");
   const auto [cos, sin] = model::RopeTable(config, at::kFloat).at(at::arange(0, 4, at::kLong));
   EXPECT_EQ(cos[0][5].item<float>(), 1.0f);
-  EXPECT_NEAR(sin[3][10].item<float>(), std::sin(3 * 0.0562341325), 1e-6);   // INF-2: pair 10 is untouched by YaRN
+  EXPECT_NEAR(sin[3][10].item<float>(), std::sin(3 * 0.0562341325),
+              1e-6);  // INF-2: pair 10 is untouched by YaRN
   EXPECT_NEAR(sin[3][31].item<float>(), std::sin(3 * 3.33380358e-06), 1e-9);
 }
 

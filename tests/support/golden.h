@@ -31,13 +31,20 @@ class Fixture {
  private:
   static ::at::ScalarType dtype_of(formats::Dtype dtype) {
     switch (dtype) {
-      case formats::Dtype::F32: return ::at::kFloat;
-      case formats::Dtype::F64: return ::at::kDouble;
-      case formats::Dtype::BF16: return ::at::kBFloat16;
-      case formats::Dtype::I64: return ::at::kLong;
-      case formats::Dtype::I32: return ::at::kInt;
-      case formats::Dtype::BOOL: return ::at::kBool;
-      default: throw DataError("fixture dtype {} is not read here", formats::dtype_name(dtype));
+      case formats::Dtype::F32:
+        return ::at::kFloat;
+      case formats::Dtype::F64:
+        return ::at::kDouble;
+      case formats::Dtype::BF16:
+        return ::at::kBFloat16;
+      case formats::Dtype::I64:
+        return ::at::kLong;
+      case formats::Dtype::I32:
+        return ::at::kInt;
+      case formats::Dtype::BOOL:
+        return ::at::kBool;
+      default:
+        throw DataError("fixture dtype {} is not read here", formats::dtype_name(dtype));
     }
   }
   formats::SafetensorsFile file_;

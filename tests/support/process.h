@@ -29,8 +29,8 @@ struct ProcessEnd {
 
 class Process {
  public:
-  // Output goes to files in `directory`, which is also the working directory. `in_child` runs between fork and exec
-  // (limits, another user); when it returns false the child ends with code 125.
+  // Output goes to files in `directory`, which is also the working directory. `in_child` runs between fork
+  // and exec (limits, another user); when it returns false the child ends with code 125.
   Process(const std::filesystem::path& directory, std::vector<std::string> words,
           const std::function<bool()>& in_child = nullptr)
       : out_(directory / "stdout.txt"), err_(directory / "stderr.txt") {

@@ -44,7 +44,8 @@ inline double largest(const at::Tensor& t) { return t.numel() == 0 ? 0 : t.abs()
 // The bodies that this machine has, each to be forced in turn.
 inline std::vector<kernels::Isa> bodies() {
   std::vector<kernels::Isa> found;
-  for (const kernels::Isa isa : {kernels::Isa::aten, kernels::Isa::reference, kernels::Isa::avx2, kernels::Isa::avx512})
+  for (const kernels::Isa isa :
+       {kernels::Isa::aten, kernels::Isa::reference, kernels::Isa::avx2, kernels::Isa::avx512})
     if (kernels::is_supported(isa)) found.push_back(isa);
   return found;
 }

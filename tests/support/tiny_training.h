@@ -1,4 +1,5 @@
-// A tiny model that is ready to be trained: registry, initial values, gradients; and windows of tokens for it.
+// A tiny model that is ready to be trained: registry, initial values, gradients; and windows of tokens for
+// it.
 #pragma once
 
 #include <memory>

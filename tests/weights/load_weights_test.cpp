@@ -4,9 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fmt/ranges.h>
 #include <cmath>
 #include <cstring>
-#include <fmt/ranges.h>
 
 #include <fstream>
 #include <functional>
@@ -97,10 +97,13 @@ TEST_F(LoadWeights, every_value_arrives_and_masters_keep_the_files_bits) {
 
 TEST_F(LoadWeights, half_and_bfloat16_are_read) {
   Tensors tensors = whole_model(model_);
-  tensors["model.norm.weight"] = {Dtype::F16, {model_.hidden_size},
-                                  bytes_of(std::vector<uint16_t>(static_cast<size_t>(model_.hidden_size), 0x3e00))};
+  tensors["model.norm.weight"] = {
+      Dtype::F16,
+      {model_.hidden_size},
+      bytes_of(std::vector<uint16_t>(static_cast<size_t>(model_.hidden_size), 0x3e00))};
   tensors["lm_head.weight"] = {
-      Dtype::BF16, {model_.vocab_size, model_.hidden_size},
+      Dtype::BF16,
+      {model_.vocab_size, model_.hidden_size},
       bytes_of(std::vector<uint16_t>(static_cast<size_t>(model_.vocab_size * model_.hidden_size), 0xc040))};
   ASSERT_EQ(load(tensors), "");
   EXPECT_EQ(values_of(*registry_, "model.norm.weight")[3], 1.5f);
@@ -111,7 +114,7 @@ TEST_F(LoadWeights, half_and_bfloat16_are_read) {
 TEST_F(LoadWeights, WT_1_every_e4m3_code) {
   model_ = test::tiny_model(256, 37);
   Tensors tensors = whole_model(model_);
-  const std::string name = "model.layers.0.mlp.gate_proj.weight";   // [20, 256]
+  const std::string name = "model.layers.0.mlp.gate_proj.weight";  // [20, 256]
   std::vector<uint8_t> codes;
   for (int row = 0; row < 20; ++row)
     for (int code = 0; code < 256; ++code) codes.push_back(static_cast<uint8_t>(code));
@@ -121,14 +124,14 @@ TEST_F(LoadWeights, WT_1_every_e4m3_code) {
     ASSERT_EQ(load(tensors), "");
     const std::vector<float> values = values_of(*registry_, name);
     for (int code = 0; code < 256; ++code) {
-      const float used = code < 128 ? scale : 2 * scale;   // the second block of columns
+      const float used = code < 128 ? scale : 2 * scale;  // the second block of columns
       if ((code & 0x7f) == 0x7f) {
         EXPECT_TRUE(std::isnan(values[code])) << code;
         continue;
       }
       const int exponent = code >> 3 & 15;
-      double magnitude = exponent == 0 ? (code & 7) * std::pow(2.0, -9)
-                                       : (8 + (code & 7)) * std::pow(2.0, exponent - 10);
+      double magnitude =
+          exponent == 0 ? (code & 7) * std::pow(2.0, -9) : (8 + (code & 7)) * std::pow(2.0, exponent - 10);
       if (code & 0x80) magnitude = -magnitude;
       EXPECT_EQ(values[code], static_cast<float>(magnitude) * used) << code;
       EXPECT_EQ(std::signbit(values[code]), (code & 0x80) != 0) << code << ": -0 stays -0";
@@ -141,8 +144,8 @@ TEST_F(LoadWeights, WT_1_every_e4m3_code) {
 TEST_F(LoadWeights, fp8_ragged_blocks_and_power_of_two_scales) {
   model_ = test::tiny_model(200, 131);
   Tensors tensors = whole_model(model_);
-  const std::string name = "lm_head.weight";   // [131, 200]: blocks of 128 + 3 rows, 128 + 72 columns
-  tensors[name] = {Dtype::F8_E4M3, {131, 200}, bytes_of(std::vector<uint8_t>(131 * 200, 0x38))};   // 1.0
+  const std::string name = "lm_head.weight";  // [131, 200]: blocks of 128 + 3 rows, 128 + 72 columns
+  tensors[name] = {Dtype::F8_E4M3, {131, 200}, bytes_of(std::vector<uint8_t>(131 * 200, 0x38))};  // 1.0
   tensors[name + "_scale_inv"] = {Dtype::F8_E8M0, {2, 2}, bytes_of(std::vector<uint8_t>{127, 128, 129, 126})};
   ASSERT_EQ(load(tensors), "");
   const std::vector<float> values = values_of(*registry_, name);
@@ -195,7 +198,7 @@ TEST_F(LoadWeights, WT_6_mtp_is_left_out_with_a_word_and_an_unknown_tensor_is_an
 
 TEST_F(LoadWeights, WT_7_a_tensor_that_no_file_holds_is_an_error_unless_it_is_tied) {
   Tensors tensors = whole_model(model_);
-  tensors.erase("model.layers.3.shared_head.head.weight");   // a copy of lm_head: the trunk's holds
+  tensors.erase("model.layers.3.shared_head.head.weight");  // a copy of lm_head: the trunk's holds
   EXPECT_EQ(load(tensors), "");
   tensors.erase("model.layers.3.eh_proj.weight");
   EXPECT_THAT(load(tensors), HasSubstr("model.layers.3.eh_proj.weight is missing"));
