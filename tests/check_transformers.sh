@@ -20,7 +20,8 @@ if [[ -z $checkpoint ]]; then
   "$fathom" data build --tokenizer assets/tokenizer --input assets/wikitext-2/wiki.valid.tokens.zst \
     --output-prefix "$work/text" --append-eod --sequences document
   "$fathom" pretrain configs/recipes/demo.yaml --set output_dir="$work/demo" --set train.steps=2 \
-    --set train.lr.warmup_steps=1 --set train.eval_every=0 --set data.valid=[] --set data.train="[{path: $PWD/$work/text}]"
+    --set train.lr.warmup_steps=1 --set train.eval_every=0 --set checkpoint.optimizer=none --set data.valid=[] \
+    --set data.train="[{path: $PWD/$work/text}]"
   checkpoint=$(newest_in "$work/demo")
 fi
 "$fathom" eval "$checkpoint" --text assets/README.md --dtype fp32 --seq-length 128 \
