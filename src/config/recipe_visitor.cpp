@@ -104,7 +104,8 @@ void visit_train(RecipeVisitor& v, TrainSection& train) {
   v.recompute(
       {"recompute", "",
        "What the backward pass computes again instead of keeping: `none`; `full`: each layer; `selective`: "
-       "norms, MLA up-projections, SwiGLU; or a list: so many layers of each pipeline stage."},
+       "MLA up-projections and attention (SwiGLU is never kept); or a list: so many layers of each pipeline "
+       "stage."},
       train.recompute);
   v.scheduled({"mtp_loss_weight", "", "Weight of the MTP loss, divided by the number of MTP modules."},
               train.mtp_loss_weight, at_least(0), false);
@@ -198,8 +199,8 @@ void visit_recipe(RecipeVisitor& v, Recipe& recipe) {
   visit_parallel(v, recipe.parallel);
   visit_checkpoint(v, recipe.checkpoint);
   v.begin_section({"log", "", "The progress lines."});
-  v.integer({"every", "steps", "Print and record every so many steps."}, recipe.log.every,
-            between(1, kMaxSteps));
+  v.integer({"every", "steps", "Print a line every so many steps; metrics.jsonl has every step."},
+            recipe.log.every, between(1, kMaxSteps));
   v.end_section();
 }
 

@@ -57,6 +57,17 @@ std::filesystem::path tokenizer_of(const config::Recipe& recipe) {
   return std::filesystem::exists(beside) ? recipe.model_path : std::filesystem::path();
 }
 
+// A stage that starts from other weights says what it changes (RoPE, positions, balance, ...).
+void print_config_differences(const config::Recipe& recipe) {
+  const Json then = config::to_json(config::read_model_config(recipe.checkpoint.load));
+  const Json now = config::to_json(recipe.model);
+  for (const auto& [key, value] : now.items()) {
+    if (key == "torch_dtype" || key == "dtype" || (then.contains(key) && then[key] == value)) continue;
+    log::info("checkpoint.load: {} is {} here, {} in {}", key, value.dump(),
+              then.contains(key) ? then[key].dump() : "absent", recipe.checkpoint.load.string());
+  }
+}
+
 // Everything a run writes for people to look at.
 class Record {
  public:
@@ -161,8 +172,10 @@ void Trainer::load_start() {
     return;
   }
   if (!recipe_.checkpoint.load.empty()) {
+    print_config_differences(recipe_);
     if (recipe_.checkpoint.load_optimizer) {
-      load_checkpoint(recipe_.checkpoint.load, registry_);
+      const LoadedCheckpoint loaded = load_checkpoint(recipe_.checkpoint.load, registry_);
+      state_.optimizer_steps = loaded.state.value("optimizer_steps", int64_t{0});  // the moments' age
     } else {
       weights::load_weights(registry_, recipe_.checkpoint.load);
     }

@@ -122,8 +122,7 @@ void refuse_unknown(const ParameterRegistry& registry, const ShardedReader& read
         registry.model().n_routed_experts);
   }
   if (ignored_mtp > 0)
-    log::info("MTP block found in {} ({} tensors): ignored, because this run uses {} MTP layers", directory,
-              ignored_mtp, registry.model().num_nextn_predict_layers);
+    log::info("{}: MTP block found ({} tensors), ignored: it is not used here", directory, ignored_mtp);
 }
 
 }  // namespace
