@@ -116,6 +116,7 @@ class Command {
     size_t failed = 0;
     for (size_t i = 0; i < prompts.size() && !stop_requested(); ++i)
       if (!run_one(prompts[i], i, prompts.size())) ++failed;
+    if (stop_requested()) throw Error("stopped by a signal before the end");
     if (failed > 0) throw DataError("{} of {} prompts failed", failed, prompts.size());
   }
 
