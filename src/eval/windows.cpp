@@ -41,8 +41,8 @@ Windows windows_of_dataset(const config::ModelConfig& config, const std::filesys
   config::DataSection section;
   section.valid = {{prefix, 1.0}};
   section.seq_length = seq_length;
-  const auto dataset =
-      std::make_shared<const data::TrainingData>(section, data::Split::valid, 0, 0, -1, config.vocab_size);
+  const auto dataset = std::make_shared<const data::TrainingData>(section, data::Split::valid, 0,
+                                                                  data::kHeldOutSeed, -1, config.vocab_size);
   return {dataset->size(), [dataset](int64_t i) {
             model::Window window;
             window.tokens = dataset->sample(i).tokens;
