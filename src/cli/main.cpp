@@ -1,13 +1,31 @@
 // The fathom binary: one subcommand a file; kinds of fault become exit codes (0 done, 1 failed, 2 wrong usage).
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/stop_signal.h"
+#include "base/suggest.h"
 #include "cli/commands.h"
+
+namespace {
+
+// CLI11 only says that a subcommand is missing.
+void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::vector<std::string> commands;
+  for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
+  if (std::find(commands.begin(), commands.end(), argv[1]) != commands.end()) return;
+  const std::string near = fathom::nearest(argv[1], commands);
+  throw fathom::UsageError("no command \"{}\"{}; fathom --help lists them", argv[1],
+                           near.empty() ? "" : fmt::format("; did you mean {}", near));
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace fathom;
@@ -27,6 +45,7 @@ int main(int argc, char** argv) {
 
   install_stop_signals();
   try {
+    refuse_unknown_command(app, argc, argv);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& e) {
