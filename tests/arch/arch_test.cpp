@@ -74,7 +74,9 @@ std::vector<Source> read_sources(const std::string& folder, const std::set<std::
   std::vector<Source> sources;
   if (fs::exists(kRoot / folder))
     for (const auto& entry : fs::recursive_directory_iterator(kRoot / folder))
-      if (entry.is_regular_file() && extensions.contains(entry.path().extension().string()))
+      if (entry.is_regular_file() && extensions.contains(entry.path().extension().string()) &&
+          !entry.path().lexically_relative(kRoot).generic_string().starts_with(
+              "bench/out/"))  // results, not sources
         sources.push_back(read_source(entry.path()));
   std::sort(sources.begin(), sources.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   return sources;
