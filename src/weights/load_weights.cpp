@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/parallel.h"
 #include "base/progress.h"
+#include "weights/scalar_type.h"
 
 namespace fathom::weights {
 namespace {
@@ -79,21 +80,6 @@ void dequantise_fp8(const ShardedReader& reader, const ShardedReader::Location& 
   });
 }
 
-std::optional<at::ScalarType> torch_dtype(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::F64:
-      return at::kDouble;
-    case Dtype::F32:
-      return at::kFloat;
-    case Dtype::F16:
-      return at::kHalf;
-    case Dtype::BF16:
-      return at::kBFloat16;
-    default:
-      return std::nullopt;
-  }
-}
-
 bool is_buffer_to_skip(const std::string& name) { return name.ends_with("rotary_emb.inv_freq"); }
 
 // "model.layers.12.mlp..." -> 12; -1 outside the layers.
@@ -130,7 +116,7 @@ void refuse_unknown(const ParameterRegistry& registry, const ShardedReader& read
 void read_as_float(const ShardedReader& reader, const std::string& name, float* out) {
   const ShardedReader::Location& tensor = reader.at(name);
   if (tensor.entry->dtype == Dtype::F8_E4M3) return dequantise_fp8(reader, tensor, out);
-  const std::optional<at::ScalarType> dtype = torch_dtype(tensor.entry->dtype);
+  const std::optional<at::ScalarType> dtype = scalar_type(tensor.entry->dtype);
   if (!dtype)
     throw CheckpointError("{}: tensor {} has dtype {}, which is not a weight dtype that can be loaded here",
                           tensor.file->path().string(), name, formats::dtype_name(tensor.entry->dtype));
