@@ -26,6 +26,10 @@ function(fathom_library name)
   endif()
 endfunction()
 
+# GCC 12 takes the deliberately undefined operands of its own AVX-512 header for uninitialised ones (its bug 105593).
+set(FATHOM_AVX512_FLAGS
+  "-O3;-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx512vnni;-ffp-contract=fast;-mprefer-vector-width=512;-Wno-uninitialized;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
+
 # The kernels: one static library; each instruction set is compiled with its own flags, chosen at run time.
 function(fathom_kernel_library)
   file(GLOB portable CONFIGURE_DEPENDS src/kernels/*.cpp src/kernels/reference/*.cpp src/kernels/cpu/*.cpp)
@@ -34,11 +38,8 @@ function(fathom_kernel_library)
   file(GLOB amx CONFIGURE_DEPENDS src/kernels/cpu/amx/*.cpp)
   set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS
     "-O3;-mavx2;-mfma;-mf16c;-mbmi2;-ffp-contract=fast;-mtune=haswell")
-  # GCC 12 takes the deliberately undefined operands of its own AVX-512 header for uninitialised ones (its bug 105593).
-  set(avx512_flags
-    "-O3;-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx512vnni;-ffp-contract=fast;-mprefer-vector-width=512;-Wno-maybe-uninitialized;-Wno-uninitialized")
-  set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS "${avx512_flags}")
-  set_source_files_properties(${amx} PROPERTIES COMPILE_OPTIONS "${avx512_flags};-mamx-tile;-mamx-bf16;-mamx-int8")
+  set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS "${FATHOM_AVX512_FLAGS}")
+  set_source_files_properties(${amx} PROPERTIES COMPILE_OPTIONS "${FATHOM_AVX512_FLAGS};-mamx-tile;-mamx-bf16;-mamx-int8")
   add_library(fathom_kernels STATIC ${portable} ${avx2} ${avx512} ${amx})
   target_include_directories(fathom_kernels PUBLIC src)
   target_link_libraries(fathom_kernels PRIVATE fathom_warnings PUBLIC fathom_base)

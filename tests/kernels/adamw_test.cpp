@@ -6,18 +6,10 @@
 #include <cmath>
 #include <limits>
 
-#include "base/parallel.h"
 #include "kernels/support.h"
-#include "support/compare.h"
 
 namespace fathom::kernels::testing {
 namespace {
-
-using fathom::testing::Bound;
-using fathom::testing::close;
-using fathom::testing::kEpsBf16;
-using fathom::testing::kEpsF32;
-using fathom::testing::same_bits;
 
 constexpr int64_t kSizes[] = {0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 100, 1000};
 
@@ -36,7 +28,7 @@ struct Range {
     return low;
   }
   static std::vector<State> squares(std::vector<State> x) {
-    for (State& value : x) value = from_double<State>(std::pow(fathom::testing::as_double(value), 2));
+    for (State& value : x) value = from_double<State>(std::pow(as_double(value), 2));
     return x;
   }
   AdamWParams params(ParameterForm form) {
@@ -89,7 +81,7 @@ void check(ParameterForm form) {
         }
         EXPECT_TRUE(close(actual.m.values(), expected.m.values(), Bound{state_eps, 8 * kEpsF32, 1}, "m"));
         EXPECT_TRUE(close(actual.v.values(), expected.v.values(), Bound{state_eps, 0, 1}, "v"));
-        for (const Grad& g : actual.grad.values()) EXPECT_EQ(fathom::testing::as_double(g), 0);
+        for (const Grad& g : actual.grad.values()) EXPECT_EQ(as_double(g), 0);
       }
     }
   }
@@ -129,9 +121,7 @@ TEST(AdamW, split_masters_are_exact) {
                      0xbf807fffu, 0x7f7f7fffu, 0x7f800000u, 0xff800000u, 0x7f7fffffu})
     masters.push_back(std::bit_cast<float>(u));
   const int64_t count = static_cast<int64_t>(masters.size());
-  std::vector<Isa> sets = fast_sets();
-  sets.push_back(Isa::reference);
-  for (Isa set : sets) {
+  for (Isa set : all_sets()) {
     under(set, [&] {
       Guarded<bf16> hi(count, 1);
       Guarded<uint16_t> lo(count, 3);
@@ -148,15 +138,13 @@ TEST(AdamW, split_masters_are_exact) {
 }
 
 TEST(AdamW, sum_of_squares_for_any_number_of_threads) {
-  const int before = num_threads();
+  const ThreadsRestored restored;
   const int64_t count = 3 * 65536 + 77;
   const std::vector<float> x = random_values<float>(count, 1);
   const std::vector<bf16> y = random_values<bf16>(count, 2);
   double exact = 0;
   for (float value : x) exact += double(value) * value;
-  std::vector<Isa> sets = fast_sets();
-  sets.push_back(Isa::reference);
-  for (Isa set : sets) {
+  for (Isa set : all_sets()) {
     under(set, [&] {
       set_num_threads(1);
       const SquareSum one = sum_of_squares(DType::f32, x.data(), count),
@@ -176,7 +164,6 @@ TEST(AdamW, sum_of_squares_for_any_number_of_threads) {
       EXPECT_EQ(sum_of_squares(DType::f32, nullptr, 0).sum, 0);
     });
   }
-  set_num_threads(before);
 }
 
 }  // namespace

@@ -5,119 +5,14 @@
 #include <cmath>
 #include <limits>
 
-#include "base/parallel.h"
-#include "kernels/support.h"
-#include "support/compare.h"
+#include "kernels/attention_problem.h"
 
 namespace fathom::kernels::testing {
 namespace {
 
-using fathom::testing::Bound;
-using fathom::testing::close;
-using fathom::testing::same_bits;
-
-struct Case {
-  int64_t sequences, length, heads, qk_dim, v_dim;
-  int64_t gap = 0;  // elements between heads that must be neither read nor written
-  std::vector<int32_t> doc_start = {};
-};
-
-// One problem in memory: tensors [T, N, D] with gaps of NaN between the heads.
+using Case = AttentionCase;
 template <typename T>
-struct Problem {
-  explicit Problem(const Case& c, uint32_t seed = 1)
-      : shape{dtype_of<T>(),
-              c.sequences,
-              c.length,
-              c.heads,
-              c.qk_dim,
-              c.v_dim,
-              1 / std::sqrt(double(c.qk_dim))},
-        gap(c.gap),
-        doc_start(c.doc_start) {
-    const int64_t tokens = c.sequences * c.length;
-    q = tensor(tokens, c.qk_dim, seed);
-    k = tensor(tokens, c.qk_dim, seed + 1);
-    v = tensor(tokens, c.v_dim, seed + 2);
-    dout = tensor(tokens, c.v_dim, seed + 3);
-    out = blank(tokens, c.v_dim);
-    dq = blank(tokens, c.qk_dim);
-    dk = blank(tokens, c.qk_dim);
-    dv = blank(tokens, c.v_dim);
-    lse.assign(static_cast<std::size_t>(tokens * c.heads), -7);
-  }
-
-  void forward() {
-    AttentionForwardParams p;
-    p.shape = shape;
-    p.q = q.data(), p.q_token_stride = token_stride(shape.qk_head_dim),
-    p.q_head_stride = shape.qk_head_dim + gap;
-    p.k = k.data(), p.k_token_stride = p.q_token_stride, p.k_head_stride = p.q_head_stride;
-    p.v = v.data(), p.v_token_stride = token_stride(shape.v_head_dim),
-    p.v_head_stride = shape.v_head_dim + gap;
-    p.out = out.data(), p.out_token_stride = p.v_token_stride, p.out_head_stride = p.v_head_stride;
-    p.lse = lse.data();
-    p.doc_start = doc_start.empty() ? nullptr : doc_start.data();
-    attention_forward(p);
-  }
-
-  void backward() {
-    AttentionBackwardParams p;
-    p.shape = shape;
-    const int64_t qk_token = token_stride(shape.qk_head_dim), qk_head = shape.qk_head_dim + gap;
-    const int64_t v_token = token_stride(shape.v_head_dim), v_head = shape.v_head_dim + gap;
-    p.q = q.data(), p.q_token_stride = qk_token, p.q_head_stride = qk_head;
-    p.k = k.data(), p.k_token_stride = qk_token, p.k_head_stride = qk_head;
-    p.v = v.data(), p.v_token_stride = v_token, p.v_head_stride = v_head;
-    p.out = out.data(), p.out_token_stride = v_token, p.out_head_stride = v_head;
-    p.dout = dout.data(), p.dout_token_stride = v_token, p.dout_head_stride = v_head;
-    p.dq = dq.data(), p.dq_token_stride = qk_token, p.dq_head_stride = qk_head;
-    p.dk = dk.data(), p.dk_token_stride = qk_token, p.dk_head_stride = qk_head;
-    p.dv = dv.data(), p.dv_token_stride = v_token, p.dv_head_stride = v_head;
-    p.lse = lse.data();
-    p.doc_start = doc_start.empty() ? nullptr : doc_start.data();
-    attention_backward(p);
-  }
-
-  int64_t token_stride(int64_t dim) const { return shape.num_heads * (dim + gap); }
-  std::vector<T> blank(int64_t tokens, int64_t dim) const {
-    return std::vector<T>(static_cast<std::size_t>(tokens * token_stride(dim)), from_double<T>(NAN));
-  }
-  std::vector<T> tensor(int64_t tokens, int64_t dim, uint32_t seed) const {
-    std::vector<T> x = random_values<T>(tokens * token_stride(dim), seed);
-    for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i)
-      if (i % (dim + gap) >= dim) x[static_cast<std::size_t>(i)] = from_double<T>(NAN);
-    return x;
-  }
-
-  AttentionShape shape;
-  int64_t gap;
-  std::vector<int32_t> doc_start;
-  std::vector<T> q, k, v, out, dout, dq, dk, dv;
-  std::vector<float> lse;
-};
-
-template <typename T>
-double largest(const std::vector<T>& x) {
-  double m = 0;
-  for (const T& value : x)
-    if (std::isfinite(fathom::testing::as_double(value)))
-      m = std::max(m, std::abs(fathom::testing::as_double(value)));
-  return m;
-}
-
-// Sums of n products in fp32 err by a random walk, so about sqrt(n) of half an ulp of the largest terms;
-// scores up to `s` turn an error of eps into s * eps of their exponential. bf16 adds the rounding of P, dS
-// and the result.
-template <typename T>
-Bound bound(const Problem<T>& p, const std::vector<T>& expected, double top_score) {
-  const double sums = std::sqrt(double(p.shape.seq_length + p.shape.qk_head_dim)) + 4 * top_score;
-  const double eps = fathom::testing::kEpsF32 * sums;
-  const double size = std::max(
-      1.0, largest(expected));  // inputs are of order 1: where all cancels (S = 1) their rounding stays
-  if (sizeof(T) == 2) return {fathom::testing::kEpsBf16, (fathom::testing::kEpsBf16 + eps) * size, 2e-5};
-  return {eps, eps * size, eps * eps};  // the cosine differs by half the square of the relative error
-}
+using Problem = AttentionProblem<T>;
 
 template <typename T>
 void check(const Case& c) {
@@ -136,15 +31,15 @@ void check(const Case& c) {
     Problem<T> actual(c);
     under(set, [&] {
       actual.forward();
-      const Bound lse_bound{4 * fathom::testing::kEpsF32, fathom::testing::kEpsF32 * (8 + 8 * top), 1};
+      const Bound lse_bound{4 * kEpsF32, kEpsF32 * (8 + 8 * top), 1};
       EXPECT_TRUE(close(actual.lse, expected.lse, lse_bound, "lse"));
-      EXPECT_TRUE(close(actual.out, expected.out, bound(actual, expected.out, top), "out"));
+      EXPECT_TRUE(close(actual.out, expected.out, attention_bound(actual, expected.out, top), "out"));
       actual.out = expected.out;  // the same starting point for the backward
       actual.lse = expected.lse;
       actual.backward();
-      EXPECT_TRUE(close(actual.dq, expected.dq, bound(actual, expected.dq, top), "dq"));
-      EXPECT_TRUE(close(actual.dk, expected.dk, bound(actual, expected.dk, top), "dk"));
-      EXPECT_TRUE(close(actual.dv, expected.dv, bound(actual, expected.dv, top), "dv"));
+      EXPECT_TRUE(close(actual.dq, expected.dq, attention_bound(actual, expected.dq, top), "dq"));
+      EXPECT_TRUE(close(actual.dk, expected.dk, attention_bound(actual, expected.dk, top), "dk"));
+      EXPECT_TRUE(close(actual.dv, expected.dv, attention_bound(actual, expected.dv, top), "dv"));
     });
   }
 }
@@ -190,7 +85,7 @@ TEST(Attention, DATA_4_documents_are_isolated) {
     std::copy_n(p.v.begin() + 70 * token, 61 * token, one.v.begin());
     under(set, [&] { one.forward(); });
     const std::vector<float> part(p.out.begin() + 70 * token, p.out.begin() + 131 * token);
-    EXPECT_TRUE(close(one.out, part, {1e-5, 1e-5 * largest(part), 1}, "document alone"));
+    EXPECT_TRUE(close(one.out, part, {1e-5, 1e-5 * largest_finite(part), 1}, "document alone"));
   }
 }
 
@@ -208,7 +103,7 @@ TEST(Attention, no_tokens) {
 }
 
 TEST(Attention, same_bits_for_any_number_of_threads) {
-  const int before = num_threads();
+  const ThreadsRestored restored;
   const Case c{1, 300, 1, 48, 32};
   for (Isa set : fast_sets()) {
     under(set, [&] {
@@ -225,7 +120,6 @@ TEST(Attention, same_bits_for_any_number_of_threads) {
       EXPECT_TRUE(same_bits(four.dk, one.dk));
     });
   }
-  set_num_threads(before);
 }
 
 TEST(Attention, backward_is_the_derivative) {

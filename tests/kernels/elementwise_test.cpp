@@ -5,19 +5,11 @@
 #include <bit>
 #include <cmath>
 
-#include "base/parallel.h"
 #include "kernels/dispatch.h"
 #include "kernels/support.h"
-#include "support/compare.h"
 
 namespace fathom::kernels::testing {
 namespace {
-
-using fathom::testing::as_double;
-using fathom::testing::close;
-using fathom::testing::kEpsBf16;
-using fathom::testing::kEpsF32;
-using fathom::testing::same_bits;
 
 TEST(Elementwise, every_bf16_widens_and_narrows_to_itself) {
   std::vector<bf16> all(65536);
@@ -110,7 +102,7 @@ TEST(Elementwise, accumulate) {
 }
 
 TEST(Elementwise, embedding_gradient_of_repeated_tokens) {
-  const int before = num_threads();
+  const ThreadsRestored restored;
   const int64_t dim = 197, rows = 5;
   const std::vector<int64_t> ids = {3, 0, 3, -1, 3, 4};
   const std::vector<bf16> dx = random_values<bf16>(6 * dim, 1);
@@ -133,7 +125,6 @@ TEST(Elementwise, embedding_gradient_of_repeated_tokens) {
       embedding_grad({DType::bf16, DType::f32, 0, dim, rows, nullptr, nullptr, nullptr});
     });
   }
-  set_num_threads(before);
 }
 
 }  // namespace

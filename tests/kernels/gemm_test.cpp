@@ -7,17 +7,10 @@
 #include <limits>
 #include <numeric>
 
-#include "base/parallel.h"
 #include "kernels/support.h"
-#include "support/compare.h"
 
 namespace fathom::kernels::testing {
 namespace {
-
-using fathom::testing::as_double;
-using fathom::testing::Bound;
-using fathom::testing::close;
-using fathom::testing::same_bits;
 
 enum class Form { nt, nn, tn };
 
@@ -43,11 +36,11 @@ struct Problem {
     const int64_t rows = offsets.back(), groups = static_cast<int64_t>(c.counts.size());
     left_dim = form == Form::nt ? c.k : c.n;
     right_dim = c.k;
-    left = matrix<T>(rows, left_dim, 1);
-    right = matrix<T>(form == Form::tn ? rows : groups * c.n, right_dim, 2);
+    left = random_rows<T>(rows, left_dim, c.gap, 1);
+    right = random_rows<T>(form == Form::tn ? rows : groups * c.n, right_dim, c.gap, 2);
     out_rows = form == Form::tn ? groups * c.n : rows;
     out_dim = form == Form::nt ? c.n : c.k;
-    std::vector<Out> start = matrix<Out>(out_rows, out_dim, 3);
+    std::vector<Out> start = random_rows<Out>(out_rows, out_dim, c.gap, 3);
     if (!accumulate) {
       for (int64_t i = 0; i < out_rows; ++i)
         for (int64_t j = 0; j < out_dim; ++j)
@@ -74,14 +67,6 @@ struct Problem {
     form == Form::nt ? grouped_gemm_nt(p) : grouped_gemm_nn(p);
   }
 
-  template <typename U>
-  std::vector<U> matrix(int64_t rows, int64_t dim, uint32_t seed) const {
-    std::vector<U> x = random_values<U>(rows * (dim + shape.gap), seed);
-    for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i)
-      if (i % (dim + shape.gap) >= dim) x[static_cast<std::size_t>(i)] = from_double<U>(NAN);
-    return x;
-  }
-
   int64_t depth() const {
     if (form == Form::tn)
       return shape.counts.empty() ? 0 : *std::max_element(shape.counts.begin(), shape.counts.end());
@@ -101,11 +86,9 @@ struct Problem {
 // which the largest is about as large as the largest result. Near a tie, bf16 goes to the other neighbour.
 template <typename Out>
 Bound bound(int64_t depth, const std::vector<Out>& expected) {
-  double largest = 1;
-  for (const Out& x : expected)
-    if (std::isfinite(as_double(x))) largest = std::max(largest, std::abs(as_double(x)));
-  const double sums = fathom::testing::kEpsF32 * std::sqrt(double(depth) + 4) * largest;
-  return {sizeof(Out) == 2 ? 2 * fathom::testing::kEpsBf16 : 0, sums, sizeof(Out) == 2 ? 2e-5 : 1e-12};
+  const double largest = std::max(1.0, largest_finite(expected));
+  const double sums = kEpsF32 * std::sqrt(double(depth) + 4) * largest;
+  return {sizeof(Out) == 2 ? 2 * kEpsBf16 : 0, sums, sizeof(Out) == 2 ? 2e-5 : 1e-12};
 }
 
 template <typename T, typename Out>
@@ -230,7 +213,7 @@ TEST(Gemm, a_row_does_not_depend_on_other_rows) {
 }
 
 TEST(Gemm, same_bits_for_any_number_of_threads) {
-  const int before = num_threads();
+  const ThreadsRestored restored;
   for (Isa set : fast_sets()) {
     for (Form form : {Form::nt, Form::nn, Form::tn}) {
       for (const Case& c : {Case{{700}, 300, 530}, Case{{3, 300, 0, 77}, 560, 90}}) {
@@ -246,7 +229,6 @@ TEST(Gemm, same_bits_for_any_number_of_threads) {
       }
     }
   }
-  set_num_threads(before);
 }
 
 TEST(Gemm, NaN_and_infinity_stay_in_their_row) {

@@ -6,17 +6,9 @@
 #include <cmath>
 
 #include "kernels/support.h"
-#include "support/compare.h"
 
 namespace fathom::kernels::testing {
 namespace {
-
-using fathom::testing::as_double;
-using fathom::testing::Bound;
-using fathom::testing::close;
-using fathom::testing::kEpsBf16;
-using fathom::testing::kEpsF32;
-using fathom::testing::same_bits;
 
 struct Plan {
   Plan(int64_t tokens, int64_t choices, int64_t experts, const std::vector<int32_t>& indices)

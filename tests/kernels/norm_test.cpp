@@ -4,19 +4,10 @@
 
 #include <cmath>
 
-#include "base/parallel.h"
 #include "kernels/support.h"
-#include "support/compare.h"
 
 namespace fathom::kernels::testing {
 namespace {
-
-using fathom::testing::as_double;
-using fathom::testing::Bound;
-using fathom::testing::close;
-using fathom::testing::kEpsBf16;
-using fathom::testing::kEpsF32;
-using fathom::testing::same_bits;
 
 template <typename T>
 struct Problem {
@@ -109,9 +100,7 @@ TEST(RmsNorm, the_normalised_value_is_rounded_before_the_weight) {
   // = 1.18890... -> 1.1875. Without the first rounding 1.1766968 * 1.0078125 = 1.18589 -> 1.1875; with
   // weight 1.0234375: 1.20734 -> 1.2109375 against 1.2042755 -> 1.203125.
   const bf16 x[2] = {to_bf16(1.0f), to_bf16(1.5f)}, weight[2] = {to_bf16(1.0f), to_bf16(1.0234375f)};
-  std::vector<Isa> sets = fast_sets();
-  sets.push_back(Isa::reference);
-  for (Isa set : sets) {
+  for (Isa set : all_sets()) {
     bf16 y[2];
     RmsNormForwardParams p;
     p.dtype = DType::bf16;
@@ -124,7 +113,7 @@ TEST(RmsNorm, the_normalised_value_is_rounded_before_the_weight) {
 }
 
 TEST(RmsNorm, dweight_for_any_number_of_threads) {
-  const int before = num_threads();
+  const ThreadsRestored restored;
   for (Isa set : fast_sets()) {
     under(set, [&] {
       std::vector<float> first;
@@ -138,7 +127,6 @@ TEST(RmsNorm, dweight_for_any_number_of_threads) {
       }
     });
   }
-  set_num_threads(before);
 }
 
 TEST(RmsNorm, backward_is_the_derivative) {
@@ -166,19 +154,10 @@ TEST(RmsNorm, backward_is_the_derivative) {
   p.x = x.data(), p.x_stride = dim, p.weight = weight.data(), p.rstd = rstd.data(), p.dy = dy.data();
   p.dx = dx.data(), p.dx_stride = dim, p.dweight = dweight.data();
   rms_norm_backward(p);
-  const auto derivative = [&](double& value) {
-    const double at = value, h = 1e-5;
-    value = at + h;
-    const double up = loss();
-    value = at - h;
-    const double down = loss();
-    value = at;
-    return (up - down) / (2 * h);
-  };
   for (std::size_t i = 0; i < x.size(); ++i)
-    EXPECT_NEAR(dx[i], derivative(x[i]), 1e-6 * (1 + std::abs(dx[i])));
+    EXPECT_NEAR(dx[i], derivative(x[i], loss), 1e-6 * (1 + std::abs(dx[i])));
   for (std::size_t i = 0; i < weight.size(); ++i)
-    EXPECT_NEAR(dweight[i], derivative(weight[i]), 1e-6 * (1 + std::abs(dweight[i])));
+    EXPECT_NEAR(dweight[i], derivative(weight[i], loss), 1e-6 * (1 + std::abs(dweight[i])));
 }
 
 }  // namespace

@@ -7,14 +7,9 @@
 #include <numeric>
 
 #include "kernels/support.h"
-#include "support/compare.h"
 
 namespace fathom::kernels::testing {
 namespace {
-
-using fathom::testing::Bound;
-using fathom::testing::close;
-using fathom::testing::kEpsF32;
 
 struct Outputs {
   std::vector<int32_t> indices;
@@ -35,9 +30,7 @@ float logit(double p) { return static_cast<float>(std::log(p / (1 - p))); }
 
 TEST(Router, NUM_2_bias_steers_the_choice_only) {
   const std::vector<float> logits = {logit(.9), logit(.7), logit(.5), logit(.3)}, bias = {-.5f, 0, .3f, .1f};
-  std::vector<Isa> sets = fast_sets();
-  sets.push_back(Isa::reference);
-  for (Isa set : sets) {
+  for (Isa set : all_sets()) {
     RouterForwardParams p;
     p.num_tokens = 1, p.num_experts = 4, p.num_choices = 2, p.scale = 2.5;
     p.logits = logits.data(), p.bias = bias.data();
@@ -83,8 +76,6 @@ TEST(Router, group_limited_choice_with_negative_biased_scores_and_ties) {
     GroupScore how;
     float bias_shift;
   };
-  std::vector<Isa> sets = fast_sets();
-  sets.push_back(Isa::reference);
   for (const Case& c :
        {Case{256, 8, 8, 4, Scoring::sigmoid, GroupScore::top2_sum, 0},
         Case{256, 8, 8, 4, Scoring::sigmoid, GroupScore::top2_sum, -3},  // all biased scores negative
@@ -99,7 +90,7 @@ TEST(Router, group_limited_choice_with_negative_biased_scores_and_ties) {
         logits[i] = std::round(logits[i]);  // ties in the first rows
       std::vector<float> bias = random_values<float>(c.experts, 2, 0.1, 0);
       for (std::size_t e = 0; e < bias.size(); ++e) bias[e] = (e % 3 ? bias[e] : 0) + c.bias_shift;
-      for (Isa set : sets) {
+      for (Isa set : all_sets()) {
         RouterForwardParams p;
         p.num_tokens = tokens, p.num_experts = c.experts, p.num_choices = c.choices, p.num_groups = c.groups;
         p.topk_groups = c.kept, p.scoring = c.scoring, p.group_score = c.how, p.scale = 2.5;

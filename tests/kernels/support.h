@@ -1,8 +1,11 @@
-// What kernel tests share: random values with outliers, arrays between guards, every instruction set in turn.
+// What kernel tests share: random values with outliers, arrays between guards, every instruction set in turn,
+// numbers of threads, derivatives.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -10,10 +13,19 @@
 #include <vector>
 
 #include "base/bfloat16.h"
+#include "base/parallel.h"
 #include "kernels/dtype.h"
 #include "kernels/isa.h"
+#include "support/compare.h"
 
 namespace fathom::kernels::testing {
+
+using fathom::testing::as_double;
+using fathom::testing::Bound;
+using fathom::testing::close;
+using fathom::testing::kEpsBf16;
+using fathom::testing::kEpsF32;
+using fathom::testing::same_bits;
 
 template <typename T>
 T from_double(double x) {
@@ -29,6 +41,11 @@ constexpr DType dtype_of() {
   return sizeof(T) == 2 ? DType::bf16 : sizeof(T) == 4 ? DType::f32 : DType::f64;
 }
 
+template <typename T>
+constexpr double eps_of() {
+  return sizeof(T) == 2 ? kEpsBf16 : kEpsF32;
+}
+
 // Normal values; one in `outlier_every` is twenty times as large (0: none).
 template <typename T>
 std::vector<T> random_values(int64_t count, uint32_t seed, double deviation = 1, int outlier_every = 97) {
@@ -41,11 +58,34 @@ std::vector<T> random_values(int64_t count, uint32_t seed, double deviation = 1,
   return values;
 }
 
+// The same in rows of `dim`, with `gap` NaN behind each, which must be neither read nor written.
+template <typename T>
+std::vector<T> random_rows(int64_t rows, int64_t dim, int64_t gap, uint32_t seed) {
+  std::vector<T> values = random_values<T>(rows * (dim + gap), seed);
+  for (int64_t i = 0; i < static_cast<int64_t>(values.size()); ++i)
+    if (i % (dim + gap) >= dim) values[static_cast<std::size_t>(i)] = from_double<T>(NAN);
+  return values;
+}
+
+template <typename T>
+double largest_finite(const std::vector<T>& values) {
+  double largest = 0;
+  for (const T& x : values)
+    if (std::isfinite(as_double(x))) largest = std::max(largest, std::abs(as_double(x)));
+  return largest;
+}
+
 // The fast sets that this processor has.
 inline std::vector<Isa> fast_sets() {
   std::vector<Isa> sets;
   for (Isa candidate : {Isa::avx2, Isa::avx512, Isa::amx})
     if (is_supported(candidate)) sets.push_back(candidate);
+  return sets;
+}
+
+inline std::vector<Isa> all_sets() {
+  std::vector<Isa> sets = fast_sets();
+  sets.push_back(Isa::reference);
   return sets;
 }
 
@@ -58,6 +98,30 @@ auto under(Isa set, Fn&& fn) {
   } restore;
   force_isa(set);
   return fn();
+}
+
+// Puts the number of threads back.
+class ThreadsRestored {
+ public:
+  ThreadsRestored() = default;
+  ~ThreadsRestored() { set_num_threads(before_); }
+  ThreadsRestored(const ThreadsRestored&) = delete;
+  ThreadsRestored& operator=(const ThreadsRestored&) = delete;
+
+ private:
+  int before_ = num_threads();
+};
+
+// d loss() / d value by central difference.
+template <typename Loss>
+double derivative(double& value, const Loss& loss, double h = 1e-5) {
+  const double at = value;
+  value = at + h;
+  const double up = loss();
+  value = at - h;
+  const double down = loss();
+  value = at;
+  return (up - down) / (2 * h);
 }
 
 // An array that starts `misalignment` elements past an aligned address, between guard zones that must stay as
