@@ -104,8 +104,9 @@ void visit_train(RecipeVisitor& v, TrainSection& train) {
   v.recompute(
       {"recompute", "",
        "What the backward pass computes again instead of keeping: `none`; `full`: each layer; `selective`: "
-       "MLA up-projections and attention (SwiGLU is never kept); or a list: so many layers of each pipeline "
-       "stage."},
+       "MLA up-projections and attention (norms and SwiGLU are never kept); or a list: so many layers of "
+       "each "
+       "pipeline stage."},
       train.recompute);
   v.scheduled({"mtp_loss_weight", "", "Weight of the MTP loss, divided by the number of MTP modules."},
               train.mtp_loss_weight, at_least(0), false);

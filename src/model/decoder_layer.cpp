@@ -20,17 +20,27 @@ DecoderLayer::DecoderLayer(weights::ParameterRegistry& registry, int64_t layer)
   }
 }
 
+void DecoderLayer::release_norm(const at::Tensor& normed, const at::Tensor& x, ops::Weight& weight,
+                                const at::Tensor& after) const {
+  ops::release_until_backward(
+      normed, after, [x = x.detach(), &weight, eps = eps_] { return ops::rms_norm(x, weight, eps); });
+}
+
 Moe::Output DecoderLayer::feed_forward(const at::Tensor& x, const ForwardContext& context) {
   const at::Tensor normed = ops::rms_norm(x, post_attention_norm_, eps_);
   Moe::Output output =
       moe_ ? moe_->forward(normed, context) : Moe::Output{mlp_->forward(normed), at::Tensor()};
+  release_norm(normed, x, post_attention_norm_, output.y);
   output.y = x + output.y;
   return output;
 }
 
 Moe::Output DecoderLayer::forward(const at::Tensor& x, const ForwardContext& context, bool recompute) {
   if (!recompute) {
-    return feed_forward(x + attention_.forward(ops::rms_norm(x, input_norm_, eps_), context), context);
+    const at::Tensor normed = ops::rms_norm(x, input_norm_, eps_);
+    const at::Tensor attended = attention_.forward(normed, context);
+    release_norm(normed, x, input_norm_, attended);
+    return feed_forward(x + attended, context);
   }
   const ops::TensorList out = ops::recompute(
       [this, context](const ops::TensorList& in) -> ops::TensorList {

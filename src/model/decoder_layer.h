@@ -28,6 +28,10 @@ class DecoderLayer {
 
  private:
   Moe::Output feed_forward(const at::Tensor& x, const ForwardContext& context);
+  // `normed` is not kept between its uses, of which `after` is the last, and their backward: it costs next to nothing
+  // to make again from x, which is kept anyway.
+  void release_norm(const at::Tensor& normed, const at::Tensor& x, ops::Weight& weight,
+                    const at::Tensor& after) const;
 
   int64_t layer_;
   double eps_;

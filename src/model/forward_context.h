@@ -12,6 +12,8 @@ struct ForwardContext {
       0;                    // factor of each sequence's balance loss: alpha / sequences of the global batch
   bool count_load = false;  // training: experts' loads are counted (never twice under recompute)
   config::RecomputeSection recompute;
+
+  bool recomputes_selectively() const { return recompute.kind == config::RecomputeKind::selective; }
 };
 
 // Under RecomputeKind::per_stage the first layers[0] of this stage's layers are recomputed.

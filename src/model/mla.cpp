@@ -45,8 +45,7 @@ Mla::Mla(weights::ParameterRegistry& registry, int64_t layer)
   }
 }
 
-Mla::Projected Mla::project(const at::Tensor& x) const {
-  const at::Tensor down = ops::linear(x, down_);
+Mla::Projected Mla::split(const at::Tensor& down) const {
   const int64_t q_columns = down.size(1) - kv_lora_rank_ - shape_.qk_rope_head_dim;
   Projected p;
   p.query_latent = down.narrow(1, 0, q_columns);
@@ -57,23 +56,24 @@ Mla::Projected Mla::project(const at::Tensor& x) const {
 }
 
 at::Tensor Mla::expand_and_attend(const Projected& p, const ForwardContext& context) const {
-  const ops::RecomputedFunction run =
-      [this, layout = context.layout](const ops::TensorList& in) -> ops::TensorList {
-    const at::Tensor q = q_up_ ? ops::linear(in[0], *q_up_) : in[0].contiguous();
-    return {ops::mla_attention(q, ops::linear(in[1], kv_up_), in[2], shape_, layout)};
-  };
-  const ops::TensorList inputs = {p.query_latent, p.kv_latent, p.k_rope};
-  if (context.recompute.kind == config::RecomputeKind::selective) return ops::recompute(run, inputs)[0];
-  return run(inputs)[0];
+  const at::Tensor q = q_up_ ? ops::linear(p.query_latent, *q_up_) : p.query_latent.contiguous();
+  return ops::mla_attention(q, ops::linear(p.kv_latent, kv_up_), p.k_rope, shape_, context.layout);
 }
 
 at::Tensor Mla::forward(const at::Tensor& x, const ForwardContext& context) const {
-  return ops::linear(expand_and_attend(project(x), context), out_);
+  const at::Tensor down = ops::linear(x, down_);
+  if (!context.recomputes_selectively()) return ops::linear(expand_and_attend(split(down), context), out_);
+  const at::Tensor attended = ops::recompute(
+      [this, context](const ops::TensorList& in) -> ops::TensorList {
+        return {expand_and_attend(split(in[0]), context)};
+      },
+      {down})[0];
+  return ops::linear(attended, out_);
 }
 
 at::Tensor Mla::prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
                         int64_t cache_layer) const {
-  const Projected p = project(x);
+  const Projected p = split(ops::linear(x, down_));
   const at::Tensor rotated =
       ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin, shape_.rope_interleave)
           .squeeze(1);
@@ -86,7 +86,7 @@ at::Tensor Mla::decode(const at::Tensor& x, const ForwardContext& context, Laten
   const int64_t N = shape_.num_heads, H = shape_.qk_nope_head_dim, R = shape_.qk_rope_head_dim,
                 V = shape_.v_head_dim;
   const int64_t C = kv_lora_rank_;
-  const Projected p = project(x);
+  const Projected p = split(ops::linear(x, down_));
   const at::Tensor rotated =
       ops::rotate_pairs(p.k_rope.unsqueeze(1), context.layout.cos, context.layout.sin, shape_.rope_interleave)
           .squeeze(1);

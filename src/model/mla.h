@@ -33,7 +33,7 @@ class Mla {
     at::Tensor kv_latent;     // [T, C] normed
     at::Tensor k_rope;        // [T, R] not rotated
   };
-  Projected project(const at::Tensor& x) const;
+  Projected split(const at::Tensor& down) const;  // down [T, Q+C+R], the down-projection's output
   at::Tensor expand_and_attend(const Projected& projected, const ForwardContext& context) const;
 
   ops::MlaShape shape_;

@@ -4,6 +4,7 @@
 
 #include "ops/linear.h"
 #include "ops/norm.h"
+#include "ops/recompute.h"
 
 namespace fathom::model {
 
@@ -20,9 +21,13 @@ MtpModule::MtpModule(weights::ParameterRegistry& registry, int64_t layer)
 
 MtpModule::Output MtpModule::forward(const at::Tensor& hidden, const at::Tensor& next_embedding,
                                      const ForwardContext& context, bool recompute) {
-  const at::Tensor joined =
-      at::cat({ops::rms_norm(next_embedding, enorm_, eps_), ops::rms_norm(hidden, hnorm_, eps_)}, 1);
-  const Moe::Output out = block_.forward(ops::linear(joined, eh_proj_), context, recompute);
+  const auto join = [this](const at::Tensor& e, const at::Tensor& h) {
+    return at::cat({ops::rms_norm(e, enorm_, eps_), ops::rms_norm(h, hnorm_, eps_)}, 1);
+  };
+  const at::Tensor joined = join(next_embedding, hidden), x = ops::linear(joined, eh_proj_);
+  ops::release_until_backward(
+      joined, x, [join, e = next_embedding.detach(), h = hidden.detach()] { return join(e, h); });
+  const Moe::Output out = block_.forward(x, context, recompute);
   return {ops::rms_norm(out.y, norm_, eps_), out.balance_loss};
 }
 

@@ -3,6 +3,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/alignment.h>
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -26,10 +27,13 @@ constexpr size_t fits_up_to(size_t bytes) { return bytes + bytes / 7; }
 // More than this share of the live bytes is not kept.
 constexpr uint64_t kCachedShare = 4;
 constexpr uint64_t kCachedFloor = uint64_t{256} << 20;
+// Before the footprint grows past the most that was ever live by more than this, cached blocks are given back.
+constexpr uint64_t kFootprintSlack = uint64_t{16} << 20;
 
-size_t rounded(size_t bytes) {
-  const size_t unit = bytes >= kHugePage ? kHugePage : size_t{1} << 16;
-  return (bytes + unit - 1) / unit * unit;
+// Whole huge pages would waste half of one a block: much, where a model's state is a thousand small blocks.
+constexpr size_t rounded(size_t bytes) {
+  constexpr size_t kUnit = size_t{1} << 16;
+  return (bytes + kUnit - 1) / kUnit * kUnit;
 }
 
 // Mapped so that a huge page can lie under every part of it.
@@ -88,10 +92,13 @@ class CachingAllocator final : public c10::Allocator {
       cached_bytes_ -= bytes;
       cache_.erase(cached);
     } else {
+      peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_ + bytes);
+      trim_locked(peak_live_bytes_ + kFootprintSlack - live_bytes_ - bytes);
       block = map_block(bytes);
     }
     live_.emplace(block, bytes);
     live_bytes_ += bytes;
+    peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
     return block;
   }
 
@@ -124,7 +131,7 @@ class CachingAllocator final : public c10::Allocator {
   std::mutex mutex_;
   std::multimap<size_t, void*> cache_;
   std::unordered_map<void*, size_t> live_;
-  uint64_t live_bytes_ = 0, cached_bytes_ = 0;
+  uint64_t live_bytes_ = 0, cached_bytes_ = 0, peak_live_bytes_ = 0;
 };
 
 // Never destroyed: tensors of static life may be freed after main.
@@ -143,6 +150,9 @@ void install_caching_allocator() { c10::SetCPUAllocator(&allocator(), /*priority
 
 AllocatorStatistics allocator_statistics() { return allocator().statistics(); }
 
-void trim_allocator_cache() { allocator().trim(0); }
+void trim_allocator_cache() {
+  allocator().trim(0);
+  malloc_trim(0);
+}
 
 }  // namespace fathom::ops

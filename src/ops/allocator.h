@@ -16,7 +16,7 @@ struct AllocatorStatistics {
 };
 AllocatorStatistics allocator_statistics();
 
-// Gives cached blocks back to the kernel.
+// Gives cached blocks, and free pages of the C library's heap, back to the kernel.
 void trim_allocator_cache();
 
 }  // namespace fathom::ops

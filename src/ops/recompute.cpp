@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/grad_mode.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <memory>
 
@@ -74,6 +75,22 @@ struct Recompute : torch::autograd::Function<Recompute> {
 TensorList recompute(const RecomputedFunction& fn, const TensorList& inputs) {
   if (!at::GradMode::is_enabled()) return fn(inputs);
   return Recompute::apply(at::TensorList(inputs), std::make_shared<RecomputedFunction>(fn));
+}
+
+void release_until_backward(const at::Tensor& y, const at::Tensor& after,
+                            std::function<at::Tensor()> compute) {
+  if (is_recomputing() || !at::GradMode::is_enabled() || !after.requires_grad()) return;
+  FATHOM_ASSERT(y.is_contiguous() && y.storage_offset() == 0);
+  const c10::Storage storage = y.storage();
+  storage.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(nullptr, y.device()));
+  after.register_hook([storage, compute = std::move(compute)](const at::Tensor& /*grad*/) {
+    at::NoGradGuard no_grad;
+    const at::Tensor again = compute();
+    FATHOM_ASSERT(again.storage_offset() == 0 && again.storage().nbytes() == storage.nbytes());
+    c10::StorageImpl* impl = again.storage().unsafeGetStorageImpl();
+    storage.unsafeGetStorageImpl()->set_data_ptr_noswap(
+        impl->set_data_ptr(at::DataPtr(nullptr, again.device())));
+  });
 }
 
 bool is_recomputing() { return recomputing_depth > 0; }

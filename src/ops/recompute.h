@@ -16,6 +16,14 @@ using RecomputedFunction = std::function<TensorList(const TensorList&)>;
 // fn must be deterministic and capture no tensor that requires a gradient.
 TensorList recompute(const RecomputedFunction& fn, const TensorList& inputs);
 
+// For an output y that operations between it and `after` keep for their backward: frees y's memory now, and when the
+// gradient of `after` arrives, computes y again into the same tensor, before any of those operations needs it. No use of
+// y may follow this call in the forward pass; y owns its memory alone. `compute` gives y's values again and captures
+// detached tensors only. Does nothing where no graph is built,
+// nor inside a second run, whose graph lives for a moment only.
+void release_until_backward(const at::Tensor& y, const at::Tensor& after,
+                            std::function<at::Tensor()> compute);
+
 // True inside the second run: counters (expert loads, metrics) must not count again.
 bool is_recomputing();
 

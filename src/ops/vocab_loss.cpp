@@ -26,11 +26,14 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // Rows of logits that exist at once; small enough for MEM-1, large enough that the products stay efficient.
-constexpr int64_t kChunkBytes = 128 << 20;
+constexpr int64_t kChunkBytes = 96 << 20;
 
-int64_t rows_per_chunk(const Weight& head, int64_t bytes_per_logit) {
-  return std::max<int64_t>(
-      16, kChunkBytes / std::max<int64_t>(1, head.value.size(0) * bytes_per_logit) / 16 * 16);
+// Chunks of T rows are of one size, as near as a multiple of 16 allows: the fewest that stay below kChunkBytes.
+int64_t rows_per_chunk(const Weight& head, int64_t bytes_per_logit, int64_t T) {
+  const int64_t most =
+      std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, head.value.size(0) * bytes_per_logit) / 16);
+  const int64_t units = (T + 15) / 16, chunks = std::max<int64_t>(1, (units + most - 1) / most);
+  return 16 * ((units + chunks - 1) / chunks);
 }
 
 struct ChunkResult {
@@ -100,7 +103,7 @@ LossSums run_chunks(const at::Tensor& hidden, Weight& head, const at::Tensor& ta
                     double z_loss, at::Tensor* d_hidden) {
   LossSums sums;
   const int64_t T = hidden.size(0);
-  const int64_t step = rows_per_chunk(head, hidden.element_size());
+  const int64_t step = rows_per_chunk(head, hidden.element_size(), T);
   for (int64_t first = 0; first < T; first += step) {
     const int64_t rows = std::min(step, T - first);
     const at::Tensor h = hidden.narrow(0, first, rows), t = targets.narrow(0, first, rows);
@@ -158,7 +161,7 @@ VocabLoss vocab_loss(const at::Tensor& hidden, Weight& head, const at::Tensor& t
 
 at::Tensor target_log_probs(const at::Tensor& hidden, const Weight& head, const at::Tensor& targets) {
   at::NoGradGuard no_grad;
-  const int64_t T = hidden.size(0), step = rows_per_chunk(head, hidden.element_size());
+  const int64_t T = hidden.size(0), step = rows_per_chunk(head, hidden.element_size(), T);
   at::Tensor result = at::zeros({T}, hidden.options().dtype(accumulate_dtype(hidden)));
   for (int64_t first = 0; first < T; first += step) {
     const int64_t rows = std::min(step, T - first);

@@ -17,6 +17,7 @@
 #include "data/builder.h"
 #include "kernels/isa.h"
 #include "model/deepseek.h"
+#include "ops/allocator.h"
 #include "ops/runtime.h"
 #include "train/balance.h"
 #include "train/checkpoint.h"
@@ -157,6 +158,7 @@ Trainer::Trainer(const config::Recipe& recipe)
   const int64_t every = recipe.checkpoint.every;
   store_->check_disk(registry_, every > 0 ? (plan_.total_steps + every - 1) / every : 1);
   load_start();
+  ops::trim_allocator_cache();  // what loading used and needs no more
 }
 
 void Trainer::load_start() {
