@@ -1,5 +1,6 @@
 // Vectors of fp32 in the width of the set being compiled, for the bodies in this folder. Include inside
-// nothing; the including file defines FATHOM_SET (avx2, avx512 or amx). All names have internal linkage.
+// nothing; the including file defines FATHOM_SET (avx2, avx512 or amx). All names have internal linkage. First
+// what the two widths do in their own ways, then what is built on that.
 #pragma once
 
 #include <immintrin.h>
@@ -33,86 +34,47 @@ FATHOM_INLINE uint32_t bits_of(float x) {
 
 #if defined(__AVX512F__)
 
+#define FATHOM_INTRINSIC(name) _mm512_##name
 constexpr int64_t kWidth = 16;
 using Vec = __m512;
 using IVec = __m512i;
+using DoubleVec = __m512d;
+using Halves = __m256i;  // a 16-bit value for each lane
 using Mask = __mmask16;
 
-FATHOM_INLINE Vec splat(float x) { return _mm512_set1_ps(x); }
-FATHOM_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-FATHOM_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a * b
-// The second operand where either is NaN.
-FATHOM_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
-FATHOM_INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
-FATHOM_INLINE Vec sqrt(Vec a) { return _mm512_sqrt_ps(a); }
 FATHOM_INLINE Vec round_to_integer(Vec a) {
   return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 FATHOM_INLINE Vec times_power_of_two(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
 FATHOM_INLINE float sum_of(Vec a) { return _mm512_reduce_add_ps(a); }
 FATHOM_INLINE float max_of(Vec a) { return _mm512_reduce_max_ps(a); }
-
-FATHOM_INLINE Vec load(const F32* p) { return _mm512_loadu_ps(p); }
-FATHOM_INLINE void store(F32* p, Vec a) { _mm512_storeu_ps(p, a); }
-FATHOM_INLINE Vec widen(__m256i bits) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
-// To nearest even as to_bf16 does: denormals kept (vcvtneps2bf16 would flush them), NaN stays NaN.
-FATHOM_INLINE __m256i narrow(Vec a) {
-  const __m512i u = _mm512_castps_si512(a);
-  const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), lsb);
-  const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
-  const __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
-  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
-}
-FATHOM_INLINE Vec load(const bf16* p) {
-  return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
-}
-FATHOM_INLINE void store(bf16* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p), narrow(a)); }
+FATHOM_INLINE double sum_of(DoubleVec a) { return _mm512_reduce_add_pd(a); }
+FATHOM_INLINE DoubleVec low_as_double(Vec a) { return _mm512_cvtps_pd(_mm512_castps512_ps256(a)); }
+FATHOM_INLINE DoubleVec high_as_double(Vec a) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1)); }
 
 FATHOM_INLINE Mask first(int64_t n) { return static_cast<Mask>((1u << n) - 1); }
 FATHOM_INLINE Vec load_first(const F32* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
 FATHOM_INLINE void store_first(F32* p, Vec a, int64_t n) { _mm512_mask_storeu_ps(p, first(n), a); }
-FATHOM_INLINE Vec load_first(const bf16* p, int64_t n) {
-  return widen(_mm256_maskz_loadu_epi16(first(n), p));
+FATHOM_INLINE Halves load_halves(const U16* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p));
 }
-FATHOM_INLINE void store_first(bf16* p, Vec a, int64_t n) {
-  _mm256_mask_storeu_epi16(p, first(n), narrow(a));
+FATHOM_INLINE void store_halves(U16* p, Halves a) { _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(p), a); }
+FATHOM_INLINE Halves load_first_halves(const U16* p, int64_t n) {
+  return _mm256_maskz_loadu_epi16(first(n), p);
 }
+FATHOM_INLINE void store_first_halves(U16* p, Halves a, int64_t n) {
+  _mm256_mask_storeu_epi16(p, first(n), a);
+}
+FATHOM_INLINE Halves low_halves(IVec a) { return _mm512_cvtepi32_epi16(a); }
 
-FATHOM_INLINE IVec load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
-FATHOM_INLINE IVec splat_int(int32_t x) { return _mm512_set1_epi32(x); }
 FATHOM_INLINE Mask greater(IVec a, IVec b) { return _mm512_cmpgt_epi32_mask(a, b); }
 FATHOM_INLINE Mask either(Mask a, Mask b) { return a | b; }
 FATHOM_INLINE Mask equal(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+FATHOM_INLINE Mask is_nan(Vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 FATHOM_INLINE bool all(Mask m) { return m == 0xffff; }
 FATHOM_INLINE Vec select(Mask m, Vec if_set, Vec otherwise) {
   return _mm512_mask_blend_ps(m, otherwise, if_set);
 }
-
-FATHOM_INLINE IVec bits(Vec a) { return _mm512_castps_si512(a); }
-FATHOM_INLINE Vec from_bits(IVec a) { return _mm512_castsi512_ps(a); }
-FATHOM_INLINE IVec add(IVec a, IVec b) { return _mm512_add_epi32(a, b); }
-FATHOM_INLINE IVec high_half_signed(IVec a) { return _mm512_srai_epi32(a, 16); }
-FATHOM_INLINE IVec high_half(IVec a) { return _mm512_srli_epi32(a, 16); }
-// The low 16 bits of the first n.
-FATHOM_INLINE void store_low_halves(U16* p, IVec a, int64_t n) {
-  _mm256_mask_storeu_epi16(p, n == kWidth ? Mask(0xffff) : first(n), _mm512_cvtepi32_epi16(a));
-}
-// The sum of squares of the lanes of a, in double, onto eight sums.
-using DoubleVec = __m512d;
-FATHOM_INLINE DoubleVec add_squares(DoubleVec sums, Vec a) {
-  const __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a)),
-                hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
-  return _mm512_fmadd_pd(hi, hi, _mm512_fmadd_pd(lo, lo, sums));
-}
-FATHOM_INLINE DoubleVec zero_double() { return _mm512_setzero_pd(); }
-FATHOM_INLINE double sum_of(DoubleVec a) { return _mm512_reduce_add_pd(a); }
-// (a0, a1, a2, a3 ...) -> (a1, a0, a3, a2 ...)
-FATHOM_INLINE Vec swap_pairs(Vec a) { return _mm512_permute_ps(a, 0xb1); }
-// a b - c in even lanes, a b + c in odd lanes
-FATHOM_INLINE Vec multiply_subtract_add(Vec a, Vec b, Vec c) { return _mm512_fmaddsub_ps(a, b, c); }
 // n / 2 values, each twice
 FATHOM_INLINE Vec load_doubled(const float* p, int64_t n) {
   const __m512i order = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
@@ -153,17 +115,14 @@ FATHOM_INLINE void transpose_square(const F32* from, int64_t from_stride, F32* t
 
 #else  // AVX2
 
+#define FATHOM_INTRINSIC(name) _mm256_##name
 constexpr int64_t kWidth = 8;
 using Vec = __m256;
 using IVec = __m256i;
+using DoubleVec = __m256d;
+using Halves = __m128i;
 using Mask = __m256;
 
-FATHOM_INLINE Vec splat(float x) { return _mm256_set1_ps(x); }
-FATHOM_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
-FATHOM_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }
-FATHOM_INLINE Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
-FATHOM_INLINE Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
-FATHOM_INLINE Vec sqrt(Vec a) { return _mm256_sqrt_ps(a); }
 FATHOM_INLINE Vec round_to_integer(Vec a) {
   return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -186,28 +145,12 @@ FATHOM_INLINE float max_of(Vec a) {
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-
-FATHOM_INLINE Vec load(const F32* p) { return _mm256_loadu_ps(p); }
-FATHOM_INLINE void store(F32* p, Vec a) { _mm256_storeu_ps(p, a); }
-FATHOM_INLINE Vec widen(__m128i bits) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+FATHOM_INLINE double sum_of(DoubleVec a) {
+  const __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
-FATHOM_INLINE __m128i low_halves(__m256i u) {  // the low 16 bits of each of 8 numbers whose high bits are 0
-  const __m256i packed = _mm256_packus_epi32(u, u);
-  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
-}
-FATHOM_INLINE __m128i narrow(Vec a) {
-  const __m256i u = _mm256_castps_si256(a);
-  const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), lsb);
-  const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
-  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
-  return low_halves(_mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16));
-}
-FATHOM_INLINE Vec load(const bf16* p) {
-  return widen(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)));
-}
-FATHOM_INLINE void store(bf16* p, Vec a) { _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), narrow(a)); }
+FATHOM_INLINE DoubleVec low_as_double(Vec a) { return _mm256_cvtps_pd(_mm256_castps256_ps128(a)); }
+FATHOM_INLINE DoubleVec high_as_double(Vec a) { return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)); }
 
 FATHOM_INLINE __m256i first(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
@@ -215,55 +158,31 @@ FATHOM_INLINE __m256i first(int64_t n) {
 }
 FATHOM_INLINE Vec load_first(const F32* p, int64_t n) { return _mm256_maskload_ps(p, first(n)); }
 FATHOM_INLINE void store_first(F32* p, Vec a, int64_t n) { _mm256_maskstore_ps(p, first(n), a); }
-FATHOM_INLINE Vec load_first(const bf16* p, int64_t n) {
-  alignas(16) bf16 buffer[8] = {};
-  for (int64_t i = 0; i < n; ++i) buffer[i] = p[i];
-  return load(buffer);
+FATHOM_INLINE Halves load_halves(const U16* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p));
 }
-FATHOM_INLINE void store_first(bf16* p, Vec a, int64_t n) {
-  alignas(16) bf16 buffer[8];
-  store(buffer, a);
+FATHOM_INLINE void store_halves(U16* p, Halves a) { _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), a); }
+FATHOM_INLINE Halves load_first_halves(const U16* p, int64_t n) {
+  alignas(16) U16 buffer[8] = {};
+  for (int64_t i = 0; i < n; ++i) buffer[i] = p[i];
+  return load_halves(buffer);
+}
+FATHOM_INLINE void store_first_halves(U16* p, Halves a, int64_t n) {
+  alignas(16) U16 buffer[8];
+  store_halves(buffer, a);
   for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
 }
-
-FATHOM_INLINE IVec load_int(const int32_t* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p));
+FATHOM_INLINE Halves low_halves(IVec a) {  // high halves must be 0: the packing saturates
+  const __m256i packed = _mm256_packus_epi32(a, a);
+  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
 }
-FATHOM_INLINE IVec splat_int(int32_t x) { return _mm256_set1_epi32(x); }
+
 FATHOM_INLINE Mask greater(IVec a, IVec b) { return _mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b)); }
 FATHOM_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
 FATHOM_INLINE Mask equal(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+FATHOM_INLINE Mask is_nan(Vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 FATHOM_INLINE bool all(Mask m) { return _mm256_movemask_ps(m) == 0xff; }
 FATHOM_INLINE Vec select(Mask m, Vec if_set, Vec otherwise) { return _mm256_blendv_ps(otherwise, if_set, m); }
-
-FATHOM_INLINE IVec bits(Vec a) { return _mm256_castps_si256(a); }
-FATHOM_INLINE Vec from_bits(IVec a) { return _mm256_castsi256_ps(a); }
-FATHOM_INLINE IVec add(IVec a, IVec b) { return _mm256_add_epi32(a, b); }
-FATHOM_INLINE IVec high_half_signed(IVec a) { return _mm256_srai_epi32(a, 16); }
-FATHOM_INLINE IVec high_half(IVec a) { return _mm256_srli_epi32(a, 16); }
-FATHOM_INLINE void store_low_halves(U16* p, IVec a, int64_t n) {
-  const __m128i halves = low_halves(_mm256_and_si256(a, _mm256_set1_epi32(0xffff)));
-  if (n == kWidth) {
-    _mm_storeu_si128(reinterpret_cast<__m128i_u*>(p), halves);
-    return;
-  }
-  alignas(16) U16 buffer[8];
-  _mm_store_si128(reinterpret_cast<__m128i*>(buffer), halves);
-  for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
-}
-using DoubleVec = __m256d;
-FATHOM_INLINE DoubleVec add_squares(DoubleVec sums, Vec a) {
-  const __m256d lo = _mm256_cvtps_pd(_mm256_castps256_ps128(a)),
-                hi = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
-  return _mm256_fmadd_pd(hi, hi, _mm256_fmadd_pd(lo, lo, sums));
-}
-FATHOM_INLINE DoubleVec zero_double() { return _mm256_setzero_pd(); }
-FATHOM_INLINE double sum_of(DoubleVec a) {
-  const __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
-  return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
-}
-FATHOM_INLINE Vec swap_pairs(Vec a) { return _mm256_permute_ps(a, 0xb1); }
-FATHOM_INLINE Vec multiply_subtract_add(Vec a, Vec b, Vec c) { return _mm256_fmaddsub_ps(a, b, c); }
 FATHOM_INLINE Vec load_doubled(const float* p, int64_t n) {
   const __m256i order = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
   return _mm256_permutevar8x32_ps(load_first(p, n / 2), order);
@@ -295,7 +214,66 @@ FATHOM_INLINE void transpose_square(const F32* from, int64_t from_stride, F32* t
 
 #endif
 
+FATHOM_INLINE Vec splat(float x) { return FATHOM_INTRINSIC(set1_ps)(x); }
 FATHOM_INLINE Vec zero() { return splat(0.0f); }
+FATHOM_INLINE Vec fma(Vec a, Vec b, Vec c) { return FATHOM_INTRINSIC(fmadd_ps)(a, b, c); }
+FATHOM_INLINE Vec fnma(Vec a, Vec b, Vec c) { return FATHOM_INTRINSIC(fnmadd_ps)(a, b, c); }  // c - a * b
+// The second operand where either is NaN.
+FATHOM_INLINE Vec max(Vec a, Vec b) { return FATHOM_INTRINSIC(max_ps)(a, b); }
+FATHOM_INLINE Vec min(Vec a, Vec b) { return FATHOM_INTRINSIC(min_ps)(a, b); }
+FATHOM_INLINE Vec sqrt(Vec a) { return FATHOM_INTRINSIC(sqrt_ps)(a); }
+// (a0, a1, a2, a3 ...) -> (a1, a0, a3, a2 ...)
+FATHOM_INLINE Vec swap_pairs(Vec a) { return FATHOM_INTRINSIC(permute_ps)(a, 0xb1); }
+// a b - c in even lanes, a b + c in odd lanes
+FATHOM_INLINE Vec multiply_subtract_add(Vec a, Vec b, Vec c) {
+  return FATHOM_INTRINSIC(fmaddsub_ps)(a, b, c);
+}
+FATHOM_INLINE DoubleVec zero_double() { return FATHOM_INTRINSIC(set1_pd)(0.0); }
+// The sum of squares of the lanes of a, in double, onto half as many sums.
+FATHOM_INLINE DoubleVec add_squares(DoubleVec sums, Vec a) {
+  const DoubleVec lo = low_as_double(a), hi = high_as_double(a);
+  return FATHOM_INTRINSIC(fmadd_pd)(hi, hi, FATHOM_INTRINSIC(fmadd_pd)(lo, lo, sums));
+}
+
+FATHOM_INLINE IVec load_int(const int32_t* p) {
+  IVec a;
+  std::memcpy(&a, p, sizeof a);
+  return a;
+}
+FATHOM_INLINE IVec splat_int(int32_t x) { return FATHOM_INTRINSIC(set1_epi32)(x); }
+FATHOM_INLINE IVec bits(Vec a) { return reinterpret_cast<IVec>(a); }
+FATHOM_INLINE Vec from_bits(IVec a) { return reinterpret_cast<Vec>(a); }
+FATHOM_INLINE IVec add(IVec a, IVec b) { return FATHOM_INTRINSIC(add_epi32)(a, b); }
+FATHOM_INLINE IVec high_half_signed(IVec a) { return FATHOM_INTRINSIC(srai_epi32)(a, 16); }
+FATHOM_INLINE IVec high_half(IVec a) { return FATHOM_INTRINSIC(srli_epi32)(a, 16); }
+
+FATHOM_INLINE Vec widen(Halves a) {
+  return from_bits(FATHOM_INTRINSIC(slli_epi32)(FATHOM_INTRINSIC(cvtepu16_epi32)(a), 16));
+}
+// To nearest even as to_bf16 does: denormals kept (vcvtneps2bf16 would flush them), NaN stays NaN.
+FATHOM_INLINE Halves narrow(Vec a) {
+  const IVec u = bits(a), lsb = high_half(u) & splat_int(1);
+  const IVec rounded = add(add(u, splat_int(0x7fff)), lsb), quiet = u | splat_int(0x400000);
+  return low_halves(high_half(bits(select(is_nan(a), from_bits(quiet), from_bits(rounded)))));
+}
+
+FATHOM_INLINE Vec load(const F32* p) { return FATHOM_INTRINSIC(loadu_ps)(p); }
+FATHOM_INLINE void store(F32* p, Vec a) { FATHOM_INTRINSIC(storeu_ps)(p, a); }
+FATHOM_INLINE const U16* bits_of(const bf16* p) { return reinterpret_cast<const U16*>(p); }
+FATHOM_INLINE U16* bits_of(bf16* p) { return reinterpret_cast<U16*>(p); }
+FATHOM_INLINE Vec load(const bf16* p) { return widen(load_halves(bits_of(p))); }
+FATHOM_INLINE void store(bf16* p, Vec a) { store_halves(bits_of(p), narrow(a)); }
+FATHOM_INLINE Vec load_first(const bf16* p, int64_t n) { return widen(load_first_halves(bits_of(p), n)); }
+FATHOM_INLINE void store_first(bf16* p, Vec a, int64_t n) { store_first_halves(bits_of(p), narrow(a), n); }
+// The low 16 bits of the first n.
+FATHOM_INLINE void store_low_halves(U16* p, IVec a, int64_t n) {
+  const Halves low = low_halves(a & splat_int(0xffff));
+  if (n == kWidth) {
+    store_halves(p, low);
+  } else {
+    store_first_halves(p, low, n);
+  }
+}
 
 // to[c][r] = from[r][c] for multiples of the width.
 FATHOM_INLINE void transpose(const F32* from, int64_t from_stride, int64_t rows, int64_t columns, F32* to,
@@ -354,6 +332,8 @@ FATHOM_INLINE void store_n(T* p, Vec a, int64_t n) {
 // As a value of T would have it.
 FATHOM_INLINE Vec rounded_as(const float*, Vec a) { return a; }
 FATHOM_INLINE Vec rounded_as(const bf16*, Vec a) { return widen(narrow(a)); }
+
+#undef FATHOM_INTRINSIC
 
 }  // namespace
 }  // namespace fathom::kernels::FATHOM_SET
