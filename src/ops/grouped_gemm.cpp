@@ -22,11 +22,22 @@ void for_each_group(const std::vector<int64_t>& offsets, bool on_host, const Tas
   }
 }
 
-// c [S, columns] of the forms nt and nn, by the kernel.
-template <typename Kernel>
-at::Tensor rows_by_kernel(Kernel* kernel, const at::Tensor& rows, const at::Tensor& w,
-                          const std::vector<int64_t>& offsets, int64_t columns) {
+// out [S, columns] = rows of each group times its right [depth, columns], which is w[e] or its transpose.
+using Kernel = void(const kernels::GroupedGemmParams&);
+at::Tensor rows_times(const at::Tensor& rows, const at::Tensor& w, bool is_transposed,
+                      const std::vector<int64_t>& offsets, Kernel* kernel) {
+  const int64_t columns = w.size(is_transposed ? 1 : 2);
   at::Tensor out = at::empty({rows.size(0), columns}, rows.options());
+  if (!use_kernels(rows)) {
+    for_each_group(offsets, rows.is_cpu(), [&](int64_t e) {
+      const int64_t first = offsets[e], count = offsets[e + 1] - first;
+      if (count == 0) return;
+      at::Tensor target = out.narrow(0, first, count);
+      const at::Tensor right = w.select(0, e);
+      at::mm_out(target, rows.narrow(0, first, count), is_transposed ? right.t() : right);
+    });
+    return out;
+  }
   kernels::GroupedGemmParams params;
   params.dtype = params.out_dtype = kernel_dtype(rows);
   params.num_groups = w.size(0);
@@ -69,27 +80,11 @@ bool has_dense_columns(const at::Tensor& x) { return x.stride(1) == 1; }
 }  // namespace
 
 at::Tensor grouped_mm_nt(const at::Tensor& rows, const at::Tensor& w, const std::vector<int64_t>& offsets) {
-  if (use_kernels(rows)) return rows_by_kernel(kernels::grouped_gemm_nt, rows, w, offsets, w.size(1));
-  at::Tensor out = at::empty({rows.size(0), w.size(1)}, rows.options());
-  for_each_group(offsets, rows.is_cpu(), [&](int64_t e) {
-    const int64_t first = offsets[e], count = offsets[e + 1] - first;
-    if (count == 0) return;
-    at::Tensor target = out.narrow(0, first, count);
-    at::mm_out(target, rows.narrow(0, first, count), w.select(0, e).t());
-  });
-  return out;
+  return rows_times(rows, w, true, offsets, kernels::grouped_gemm_nt);
 }
 
 at::Tensor grouped_mm_nn(const at::Tensor& rows, const at::Tensor& w, const std::vector<int64_t>& offsets) {
-  if (use_kernels(rows)) return rows_by_kernel(kernels::grouped_gemm_nn, rows, w, offsets, w.size(2));
-  at::Tensor out = at::empty({rows.size(0), w.size(2)}, rows.options());
-  for_each_group(offsets, rows.is_cpu(), [&](int64_t e) {
-    const int64_t first = offsets[e], count = offsets[e + 1] - first;
-    if (count == 0) return;
-    at::Tensor target = out.narrow(0, first, count);
-    at::mm_out(target, rows.narrow(0, first, count), w.select(0, e));
-  });
-  return out;
+  return rows_times(rows, w, false, offsets, kernels::grouped_gemm_nn);
 }
 
 void grouped_mm_tn_accumulate(const at::Tensor& d_rows, const at::Tensor& rows,
