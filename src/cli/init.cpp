@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "checkpoint/init.h"
 #include "cli/commands.h"
-#include "weights/init_checkpoint.h"
 
 namespace fathom::cli {
 namespace {
@@ -23,7 +23,7 @@ void run(const Options& options) {
   const formats::Dtype dtype = options.dtype == "fp32" ? formats::Dtype::F32 : formats::Dtype::BF16;
   const config::ModelConfig model = config::read_model_config(options.model);
   const uint64_t bytes =
-      weights::init_checkpoint(model, dtype, options.seed, options.directory, options.tokenizer);
+      checkpoint::init_checkpoint(model, dtype, options.seed, options.directory, options.tokenizer);
   log::info("wrote {} of random weights to {}", format_bytes(static_cast<double>(bytes)), options.directory);
 }
 

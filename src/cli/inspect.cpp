@@ -7,14 +7,14 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "checkpoint/inspect.h"
 #include "cli/commands.h"
-#include "weights/inspect_checkpoint.h"
 
 namespace fathom::cli {
 namespace {
 
-using weights::CheckpointDifference;
-using weights::Inspection;
+using checkpoint::CheckpointDifference;
+using checkpoint::Inspection;
 
 struct Options {
   std::string path, other;
@@ -116,11 +116,12 @@ std::string to_text(const CheckpointDifference& difference) {
 }
 
 void run(const Options& options) {
-  const Inspection inspection = weights::inspect(options.path);
+  const Inspection inspection = checkpoint::inspect(options.path);
   if (options.other.empty()) {
     print(options.json ? to_json(inspection).dump() + "\n" : to_text(inspection, options.tensors));
   } else {
-    const CheckpointDifference difference = weights::compare(inspection, weights::inspect(options.other));
+    const CheckpointDifference difference =
+        checkpoint::compare(inspection, checkpoint::inspect(options.other));
     if (options.json) {
       Json json = to_json(inspection);
       json["diff"] = diff_json(difference);

@@ -87,9 +87,9 @@ LoadedCheckpoint load_checkpoint(const fs::path& directory, weights::ParameterRe
 
 uint64_t checkpoint_bytes(weights::ParameterRegistry& registry, bool with_optimizer) {
   uint64_t bytes = 0;
-  for (const weights::SavedTensor& tensor : weights::weight_tensors(registry)) bytes += tensor.bytes();
+  for (const checkpoint::SavedTensor& tensor : weights::weight_tensors(registry)) bytes += tensor.bytes();
   if (with_optimizer)
-    for (const weights::SavedFile& file : weights::plan_train_state(registry)) bytes += file.bytes();
+    for (const checkpoint::SavedFile& file : weights::plan_train_state(registry)) bytes += file.bytes();
   return bytes;
 }
 

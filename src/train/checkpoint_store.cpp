@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
+#include "checkpoint/model_files.h"
 #include "formats/checkpoint_manifest.h"
 #include "ops/allocator.h"
 #include "train/checkpoint.h"
@@ -48,11 +49,11 @@ int lock_folder(const fs::path& folder) {
 struct CheckpointStore::Job {
   bool may_copy = true;  // into memory, to be written while training goes on
   struct Copy {
-    const weights::SavedTensor* tensor;
+    const checkpoint::SavedTensor* tensor;
     std::unique_ptr<std::byte[]> bytes;
   };
   struct File {
-    const weights::SavedFile* plan;
+    const checkpoint::SavedFile* plan;
     std::unique_ptr<formats::SafetensorsWriter> writer;  // null: not begun, or already in place
     std::vector<Copy> copies;
     bool is_written = false;
@@ -62,7 +63,7 @@ struct CheckpointStore::Job {
   config::ModelConfig model;
   formats::Dtype dtype = formats::Dtype::F32;
   std::string state;
-  std::vector<weights::SavedFile> weight_files, state_files;
+  std::vector<checkpoint::SavedFile> weight_files, state_files;
   std::vector<File> files;
   formats::CheckpointManifest manifest;
   std::string failure;  // written by the thread, read after joining it
@@ -82,7 +83,7 @@ CheckpointStore::CheckpointStore(const fs::path& output_dir, const config::Check
       section_(section),
       snapshot_bytes_(section.snapshot_bytes < 0 ? total_memory_bytes() / 10
                                                  : static_cast<uint64_t>(section.snapshot_bytes)) {
-  if (!tokenizer_.empty()) weights::check_tokenizer(tokenizer_);
+  if (!tokenizer_.empty()) checkpoint::check_tokenizer(tokenizer_);
   make_directories(directory_);
   lock_ = lock_folder(directory_);
   try {
@@ -163,11 +164,12 @@ void CheckpointStore::prepare(Job& job, weights::ParameterRegistry& registry, co
   job.dtype = weights::saved_dtype(registry.precision());
   job.tokenizer = tokenizer_;
   job.state = state.dump(2) + "\n";
-  job.weight_files = weights::plan_weight_files(weights::weight_tensors(registry));
+  job.weight_files =
+      checkpoint::cut_into_files(weights::weight_tensors(registry), checkpoint::kDefaultShardBytes);
   if (section_.optimizer != "none") job.state_files = weights::plan_train_state(registry);
   uint64_t bytes = kSmallFilesBytes;
   for (auto* files : {&job.state_files, &job.weight_files}) {
-    for (const weights::SavedFile& file : *files) {
+    for (const checkpoint::SavedFile& file : *files) {
       job.files.push_back({&file, nullptr, {}, false});
       bytes += file.bytes();
     }
@@ -202,13 +204,13 @@ void CheckpointStore::prepare(Job& job, weights::ParameterRegistry& registry, co
 
   std::vector<std::byte> buffer;
   for (Job::File& file : job.files) {
-    const std::vector<weights::SavedTensor>& tensors = file.plan->tensors;
+    const std::vector<checkpoint::SavedTensor>& tensors = file.plan->tensors;
     const size_t live = tensors.size() - file.copies.size();
     if (live == 0) break;  // the copied ones are the end of the list
     file.writer = std::make_unique<formats::SafetensorsWriter>(
-        job.temporary / file.plan->name, weights::declarations(tensors), file.plan->metadata);
+        job.temporary / file.plan->name, checkpoint::declarations(tensors), file.plan->metadata);
     for (size_t i = 0; i < live; ++i)
-      weights::for_each_chunk(tensors[i], buffer, [&](uint64_t offset, std::span<const std::byte> part) {
+      checkpoint::for_each_chunk(tensors[i], buffer, [&](uint64_t offset, std::span<const std::byte> part) {
         file.writer->write_slice(tensors[i].declaration.name, offset, part);
       });
     if (!file.copies.empty()) continue;
@@ -226,7 +228,7 @@ void CheckpointStore::complete(Job& job) {
     if (!file.is_written) {
       if (!file.writer)
         file.writer = std::make_unique<formats::SafetensorsWriter>(
-            job.temporary / file.plan->name, weights::declarations(file.plan->tensors), file.plan->metadata);
+            job.temporary / file.plan->name, checkpoint::declarations(file.plan->tensors), file.plan->metadata);
       for (Job::Copy& copy : file.copies) {
         file.writer->write(copy.tensor->declaration.name, {copy.bytes.get(), copy.tensor->bytes()});
         copy.bytes.reset();
@@ -241,7 +243,7 @@ void CheckpointStore::complete(Job& job) {
     job.tokenizer.clear();
   }
   for (const std::string& name :
-       weights::write_model_files(job.temporary, job.model, job.dtype, job.weight_files, job.tokenizer))
+       checkpoint::write_model_files(job.temporary, job.model, job.dtype, job.weight_files, job.tokenizer))
     record(name);
   write_text_file(job.temporary / kStateName, job.state);
   record(kStateName);

@@ -16,7 +16,4 @@ namespace fathom::weights {
 // copies of embedding and head are not read: the trunk's hold.
 void load_weights(ParameterRegistry& registry, const std::filesystem::path& directory);
 
-// The float values of a stored tensor, dequantised. `out` has numel of the tensor.
-void read_as_float(const formats::ShardedReader& reader, const std::string& name, float* out);
-
 }  // namespace fathom::weights

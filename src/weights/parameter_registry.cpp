@@ -11,7 +11,7 @@
 #include "base/bfloat16.h"
 #include "base/error.h"
 #include "base/parallel.h"
-#include "weights/initial_values.h"
+#include "checkpoint/initial_values.h"
 
 namespace fathom::weights {
 namespace {
@@ -148,7 +148,8 @@ void ParameterRegistry::initialize(uint64_t seed) {
     for (const Piece& piece : parameter.pieces) {
       FATHOM_ASSERT(piece.is_whole());  // a slice walks its rows when tensor parallel arrives
       buffer.resize(static_cast<size_t>(piece.numel()));
-      initial_values(*piece.spec, config_.initializer_range, seed, 0, piece.numel(), buffer.data());
+      checkpoint::initial_values(*piece.spec, config_.initializer_range, seed, 0, piece.numel(),
+                                 buffer.data());
       set_piece(parameter, piece, buffer.data());
     }
   }

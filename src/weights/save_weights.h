@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/saved_tensor.h"
 #include "weights/parameter_registry.h"
-#include "weights/saved_tensor.h"
 
 namespace fathom::weights {
 
@@ -23,26 +23,12 @@ void read_elements(const at::Tensor& flat, int64_t begin, int64_t count, formats
 
 // Every tensor of the table under its HF name, in the table's order, tied copies included. The registry must
 // outlive the result.
-std::vector<SavedTensor> weight_tensors(ParameterRegistry& registry);
-
-// Cut into model.safetensors or model-00001-of-0000N.safetensors.
-std::vector<SavedFile> plan_weight_files(std::vector<SavedTensor> tensors,
-                                         uint64_t max_shard_bytes = kDefaultShardBytes);
-
-void check_tokenizer(const std::filesystem::path& tokenizer);  // throws FileError: no tokenizer lies there
-
-// Everything but the tensors: config.json (dtype set to `dtype`, no quantization_config),
-// generation_config.json (token ids), the index where there is more than one file, and the tokenizer's files
-// copied from `tokenizer` (a directory, or a tokenizer.json whose neighbours come along; empty: none).
-// Returns the names of the files written. Throws FileError.
-std::vector<std::string> write_model_files(const std::filesystem::path& directory,
-                                           const config::ModelConfig& model, formats::Dtype dtype,
-                                           const std::vector<SavedFile>& weight_files,
-                                           const std::filesystem::path& tokenizer = {});
+std::vector<checkpoint::SavedTensor> weight_tensors(ParameterRegistry& registry);
 
 // All of it, tensor by tensor: peak extra memory is one chunk. `directory` is made; each file appears
 // complete or not at all, the index last.
 void save_weights(ParameterRegistry& registry, const std::filesystem::path& directory,
-                  const std::filesystem::path& tokenizer = {}, uint64_t max_shard_bytes = kDefaultShardBytes);
+                  const std::filesystem::path& tokenizer = {},
+                  uint64_t max_shard_bytes = checkpoint::kDefaultShardBytes);
 
 }  // namespace fathom::weights

@@ -30,8 +30,8 @@ Piece part_of(const Piece& piece, int64_t begin, int64_t count) {
   return {piece.spec, piece.flat_offset + begin, {count}, {}};
 }
 
-SavedTensor plain_tensor(std::string name, const at::Tensor& whole, const Parameter& parameter,
-                         const Piece& piece) {
+checkpoint::SavedTensor plain_tensor(std::string name, const at::Tensor& whole, const Parameter& parameter,
+                                     const Piece& piece) {
   const formats::Dtype dtype = file_dtype(whole.scalar_type()).value();
   const at::Tensor flat = parameter.piece_of(whole, piece).view({-1});
   return {{std::move(name), dtype, piece.shape}, [flat, dtype](int64_t begin, int64_t count, std::byte* out) {
@@ -39,8 +39,8 @@ SavedTensor plain_tensor(std::string name, const at::Tensor& whole, const Parame
           }};
 }
 
-SavedTensor split_master(std::string name, const ParameterRegistry& registry, const Parameter& parameter,
-                         const Piece& piece) {
+checkpoint::SavedTensor split_master(std::string name, const ParameterRegistry& registry,
+                                     const Parameter& parameter, const Piece& piece) {
   return {{std::move(name), formats::Dtype::F32, piece.shape},
           [&registry, &parameter, &piece](int64_t begin, int64_t count, std::byte* out) {
             registry.get_master(parameter, part_of(piece, begin, count), reinterpret_cast<float*>(out));
@@ -155,10 +155,11 @@ void load_state_file(ParameterRegistry& registry, const fs::path& path, Loaded& 
 
 }  // namespace
 
-std::vector<SavedFile> plan_train_state(ParameterRegistry& registry, int rank, uint64_t max_file_bytes) {
-  std::vector<SavedTensor> tensors;
+std::vector<checkpoint::SavedFile> plan_train_state(ParameterRegistry& registry, int rank,
+                                                    uint64_t max_file_bytes) {
+  std::vector<checkpoint::SavedTensor> tensors;
   std::map<std::string, const Piece*> piece_of_tensor;
-  const auto add = [&](SavedTensor tensor, const Piece& piece) {
+  const auto add = [&](checkpoint::SavedTensor tensor, const Piece& piece) {
     piece_of_tensor[tensor.declaration.name] = &piece;
     tensors.push_back(std::move(tensor));
   };
@@ -178,10 +179,10 @@ std::vector<SavedFile> plan_train_state(ParameterRegistry& registry, int rank, u
     }
   }
   if (tensors.empty()) return {};
-  std::vector<SavedFile> files = cut_into_files(std::move(tensors), max_file_bytes);
+  std::vector<checkpoint::SavedFile> files = checkpoint::cut_into_files(std::move(tensors), max_file_bytes);
   for (size_t i = 0; i < files.size(); ++i) {
     files[i].name = fmt::format("{}/rank_{:05}_{:05}.safetensors", kTrainStateFolder, rank, i + 1);
-    for (const SavedTensor& tensor : files[i].tensors) {
+    for (const checkpoint::SavedTensor& tensor : files[i].tensors) {
       const Piece& piece = *piece_of_tensor.at(tensor.declaration.name);
       files[i].metadata[std::string(kSlice) + piece.spec->name] = slice_metadata(piece);
     }

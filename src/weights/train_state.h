@@ -15,16 +15,16 @@
 #include <filesystem>
 #include <vector>
 
+#include "checkpoint/saved_tensor.h"
 #include "weights/parameter_registry.h"
-#include "weights/saved_tensor.h"
 
 namespace fathom::weights {
 
 inline constexpr const char* kTrainStateFolder = "train_state";
 
 // The files, with names relative to the checkpoint directory. Moments are written where a parameter has them.
-std::vector<SavedFile> plan_train_state(ParameterRegistry& registry, int rank = 0,
-                                        uint64_t max_file_bytes = kDefaultShardBytes);
+std::vector<checkpoint::SavedFile> plan_train_state(ParameterRegistry& registry, int rank = 0,
+                                                    uint64_t max_file_bytes = checkpoint::kDefaultShardBytes);
 
 struct LoadedState {
   bool has_masters = false;  // every master (where the precision has them) came from train_state

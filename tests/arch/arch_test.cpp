@@ -30,7 +30,7 @@ const std::map<std::string, std::set<std::string>> kMaySee = [] {
     return both;
   };
   const Folders ground = {"formats", "grammar", "tokenizer", "config", "kernels"};
-  const Folders below_model = plus(ground, {"data", "weights", "parallel", "ops"});
+  const Folders below_model = plus(ground, {"data", "checkpoint", "weights", "parallel", "ops"});
   const Folders below_train = plus(below_model, {"model"});
   const Folders below_tools = plus(below_train, {"train", "infer"});
   return std::map<std::string, Folders>{
@@ -43,7 +43,8 @@ const std::map<std::string, std::set<std::string>> kMaySee = [] {
       {"data", {"formats", "tokenizer", "config"}},
       {"ops", {"kernels", "config"}},
       {"parallel", {"config"}},
-      {"weights", {"formats", "config", "ops"}},
+      {"checkpoint", {"formats", "config", "kernels"}},
+      {"weights", {"formats", "config", "ops", "checkpoint"}},
       {"model", below_model},
       {"train", below_train},
       {"infer", below_train},

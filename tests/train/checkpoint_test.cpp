@@ -11,10 +11,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/inspect.h"
 #include "formats/checkpoint_manifest.h"
 #include "support/scratch.h"
 #include "support/tiny_registry.h"
-#include "weights/inspect_checkpoint.h"
 
 namespace fathom::train {
 namespace {
@@ -89,7 +89,7 @@ TEST(Checkpoint, what_lies_on_disk) {
   EXPECT_EQ(names_in(out / "checkpoints/step_00001000/train_state"),
             (std::vector<std::string>{"rank_00000_00001.safetensors", "state.json"}));
   EXPECT_TRUE(holds_its_step(out.path(), 1000));
-  const weights::Inspection inspection = weights::inspect(out.path());
+  const checkpoint::Inspection inspection = checkpoint::inspect(out.path());
   EXPECT_TRUE(inspection.has_manifest);
   EXPECT_EQ(inspection.manifest_fault, "");
   EXPECT_EQ(inspection.manifest_files, 6U);

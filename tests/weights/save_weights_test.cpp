@@ -7,11 +7,11 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/init.h"
+#include "checkpoint/inspect.h"
 #include "formats/sharded_safetensors.h"
 #include "support/scratch.h"
 #include "support/tiny_registry.h"
-#include "weights/init_checkpoint.h"
-#include "weights/inspect_checkpoint.h"
 #include "weights/train_state.h"
 
 namespace fathom::weights {
@@ -153,13 +153,17 @@ TEST(InitCheckpoint, has_the_values_that_training_starts_from) {
     registry->initialize(42);
     const ScratchDirectory scratch;
     save_weights(*registry, scratch / "saved");
-    init_checkpoint(model, saved_dtype(precision), 42, scratch / "made");
-    const CheckpointDifference difference = compare(inspect(scratch / "saved"), inspect(scratch / "made"));
+    checkpoint::init_checkpoint(model, saved_dtype(precision), 42, scratch / "made");
+    const checkpoint::CheckpointDifference difference =
+        checkpoint::compare(checkpoint::inspect(scratch / "saved"), checkpoint::inspect(scratch / "made"));
     EXPECT_TRUE(difference.identical());
     EXPECT_EQ(difference.compared, registry->table().tensors().size());
-    init_checkpoint(model, saved_dtype(precision), 43, scratch / "other");
-    EXPECT_FALSE(compare(inspect(scratch / "saved"), inspect(scratch / "other")).identical());
-    EXPECT_THROW(init_checkpoint(model, saved_dtype(precision), 42, scratch / "made"), CheckpointError);
+    checkpoint::init_checkpoint(model, saved_dtype(precision), 43, scratch / "other");
+    EXPECT_FALSE(
+        checkpoint::compare(checkpoint::inspect(scratch / "saved"), checkpoint::inspect(scratch / "other"))
+            .identical());
+    EXPECT_THROW(checkpoint::init_checkpoint(model, saved_dtype(precision), 42, scratch / "made"),
+                 CheckpointError);
   }
 }
 
@@ -168,27 +172,27 @@ TEST(InspectCheckpoint, counts_lists_and_differences) {
   test::fill_registry(*registry, 2);
   const ScratchDirectory scratch;
   save_weights(*registry, scratch / "a");
-  const Inspection first = inspect(scratch / "a");
+  const checkpoint::Inspection first = checkpoint::inspect(scratch / "a");
   const config::ParameterCounts counts = config::count_parameters(registry->model());
   EXPECT_EQ(first.total_parameters(), counts.trunk);
   EXPECT_EQ(first.stored_parameters, counts.stored);
   EXPECT_TRUE(first.missing.empty());
   EXPECT_TRUE(first.unexpected.empty());
   EXPECT_FALSE(first.has_manifest);
-  const Inspection file = inspect(scratch / "a/model.safetensors");
+  const checkpoint::Inspection file = checkpoint::inspect(scratch / "a/model.safetensors");
   EXPECT_EQ(file.total_parameters(), counts.stored);
-  EXPECT_EQ(inspect(scratch / "a/config.json").tensors.size(), first.tensors.size());
+  EXPECT_EQ(checkpoint::inspect(scratch / "a/config.json").tensors.size(), first.tensors.size());
 
   const auto [parameter, piece] = registry->find("model.norm.weight");
   parameter->value.mutable_data_ptr<at::BFloat16>()[2] = 5.0f;
   save_weights(*registry, scratch / "b");
-  const CheckpointDifference difference = compare(first, inspect(scratch / "b"));
+  const checkpoint::CheckpointDifference difference = checkpoint::compare(first, checkpoint::inspect(scratch / "b"));
   ASSERT_EQ(difference.differing.size(), 1U);
   EXPECT_EQ(difference.differing[0].name, "model.norm.weight");
   EXPECT_EQ(difference.differing[0].elements, 1U);
-  EXPECT_THROW(inspect(scratch / "nothing"), FileError);
+  EXPECT_THROW(checkpoint::inspect(scratch / "nothing"), FileError);
   fs::create_directory(scratch / "empty");
-  EXPECT_THROW(inspect(scratch / "empty"), CheckpointError);
+  EXPECT_THROW(checkpoint::inspect(scratch / "empty"), CheckpointError);
 }
 
 }  // namespace

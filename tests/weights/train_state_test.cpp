@@ -23,11 +23,11 @@ using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 void save_all(ParameterRegistry& registry, const fs::path& directory,
-              uint64_t max_file_bytes = kDefaultShardBytes) {
+              uint64_t max_file_bytes = checkpoint::kDefaultShardBytes) {
   make_directories(directory / kTrainStateFolder);
   save_weights(registry, directory, {}, max_file_bytes);
-  for (const SavedFile& file : plan_train_state(registry, 0, max_file_bytes))
-    write_saved_file(directory, file);
+  for (const checkpoint::SavedFile& file : plan_train_state(registry, 0, max_file_bytes))
+    checkpoint::write_saved_file(directory, file);
 }
 
 struct Case {
@@ -45,7 +45,7 @@ TEST(TrainState, round_trip_keeps_every_bit) {
     test::add_moments(*registry, c.state);
     test::fill_registry(*registry, 11);
     const std::string bits = test::bits_of(*registry);
-    for (const uint64_t max_file_bytes : {kDefaultShardBytes, uint64_t{5000}}) {
+    for (const uint64_t max_file_bytes : {checkpoint::kDefaultShardBytes, uint64_t{5000}}) {
       const ScratchDirectory scratch;
       save_all(*registry, scratch.path(), max_file_bytes);
       test::poison_registry(*registry);
@@ -55,8 +55,8 @@ TEST(TrainState, round_trip_keeps_every_bit) {
       EXPECT_TRUE(loaded.has_moments);
       EXPECT_EQ(test::bits_of(*registry), bits) << static_cast<int>(c.precision);
       bool has_master_files = false;
-      for (const SavedFile& file : plan_train_state(*registry))
-        for (const SavedTensor& tensor : file.tensors)
+      for (const checkpoint::SavedFile& file : plan_train_state(*registry))
+        for (const checkpoint::SavedTensor& tensor : file.tensors)
           has_master_files |= tensor.declaration.name.starts_with("master.");
       EXPECT_EQ(has_master_files, c.has_master_files);
     }

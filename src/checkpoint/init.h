@@ -7,7 +7,7 @@
 #include "config/model_config.h"
 #include "formats/dtype.h"
 
-namespace fathom::weights {
+namespace fathom::checkpoint {
 
 // Writes an HF checkpoint of `model` with the values of ParameterRegistry::initialize(seed), tensor by
 // tensor: memory is bounded by one chunk whatever the model's size. `dtype` is F32, or BF16, rounded as
@@ -17,4 +17,4 @@ namespace fathom::weights {
 uint64_t init_checkpoint(const config::ModelConfig& model, formats::Dtype dtype, uint64_t seed,
                          const std::filesystem::path& directory, const std::filesystem::path& tokenizer = {});
 
-}  // namespace fathom::weights
+}  // namespace fathom::checkpoint

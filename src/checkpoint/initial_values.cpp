@@ -1,11 +1,11 @@
-#include "weights/initial_values.h"
+#include "checkpoint/initial_values.h"
 
 #include <algorithm>
 
 #include "base/parallel.h"
 #include "base/random.h"
 
-namespace fathom::weights {
+namespace fathom::checkpoint {
 namespace {
 
 constexpr int64_t kFillChunk = 1 << 18;
@@ -38,4 +38,4 @@ void initial_values(const config::TensorSpec& spec, double initializer_range, ui
   });
 }
 
-}  // namespace fathom::weights
+}  // namespace fathom::checkpoint

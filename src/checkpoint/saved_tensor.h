@@ -13,7 +13,7 @@
 
 #include "formats/sharded_safetensors.h"
 
-namespace fathom::weights {
+namespace fathom::checkpoint {
 
 struct SavedTensor {
   formats::TensorDeclaration declaration;
@@ -44,4 +44,4 @@ void for_each_chunk(const SavedTensor& tensor, std::vector<std::byte>& buffer,
 // Writes and syncs one file. Throws FileError (disk full, ...).
 void write_saved_file(const std::filesystem::path& directory, const SavedFile& file);
 
-}  // namespace fathom::weights
+}  // namespace fathom::checkpoint

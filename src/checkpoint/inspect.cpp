@@ -1,23 +1,21 @@
-#include "weights/inspect_checkpoint.h"
+#include "checkpoint/inspect.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <set>
 
 #include "base/bfloat16.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/float16.h"
+#include "checkpoint/stored_values.h"
 #include "formats/checkpoint_manifest.h"
 #include "formats/sharded_safetensors.h"
 
-namespace fathom::weights {
+namespace fathom::checkpoint {
 namespace {
-
-constexpr const char* kScaleSuffix = "_scale_inv";
 
 bool holds_weights(const fs::path& directory) {
   return fs::exists(directory / formats::kIndexFileName) || fs::exists(directory / formats::kSingleFileName);
@@ -94,13 +92,7 @@ std::optional<double> element(std::string_view dtype, const std::byte* at) {
   if (dtype == "F64") return load(double{});
   if (dtype == "F32") return load(float{});
   if (dtype == "BF16") return to_float(load(bf16{}));
-  if (dtype == "F16") {
-    const uint16_t bits = load(uint16_t{});
-    const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    const double sign = bits & 0x8000 ? -1 : 1;
-    if (exponent == 31) return fraction ? std::numeric_limits<double>::quiet_NaN() : sign * HUGE_VAL;
-    return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
-  }
+  if (dtype == "F16") return to_float(load(f16{}));
   return std::nullopt;
 }
 
@@ -188,4 +180,4 @@ CheckpointDifference compare(const Inspection& first, const Inspection& second) 
   return result;
 }
 
-}  // namespace fathom::weights
+}  // namespace fathom::checkpoint

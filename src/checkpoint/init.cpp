@@ -1,4 +1,4 @@
-#include "weights/init_checkpoint.h"
+#include "checkpoint/init.h"
 
 #include <bit>
 #include <memory>
@@ -7,11 +7,12 @@
 #include "base/file.h"
 #include "base/parallel.h"
 #include "base/progress.h"
+#include "checkpoint/initial_values.h"
+#include "checkpoint/model_files.h"
+#include "checkpoint/saved_tensor.h"
 #include "config/tensor_table.h"
-#include "weights/initial_values.h"
-#include "weights/save_weights.h"
 
-namespace fathom::weights {
+namespace fathom::checkpoint {
 namespace {
 
 constexpr uint64_t kSmallFilesBytes = 16 << 20;
@@ -59,7 +60,7 @@ uint64_t init_checkpoint(const config::ModelConfig& model, formats::Dtype dtype,
 
   make_directories(directory);
   Progress progress("init", total, "B");
-  std::vector<SavedFile> files = plan_weight_files(std::move(tensors));
+  std::vector<SavedFile> files = cut_into_files(std::move(tensors), kDefaultShardBytes);
   for (SavedFile& file : files) {
     for (SavedTensor& tensor : file.tensors) {
       const int64_t size = formats::dtype_bits(tensor.declaration.dtype) / 8;
@@ -77,4 +78,4 @@ uint64_t init_checkpoint(const config::ModelConfig& model, formats::Dtype dtype,
   return total;
 }
 
-}  // namespace fathom::weights
+}  // namespace fathom::checkpoint

@@ -10,7 +10,7 @@
 
 #include "config/tensor_table.h"
 
-namespace fathom::weights {
+namespace fathom::checkpoint {
 
 struct InspectedTensor {
   std::string name, dtype;  // dtype as safetensors names it: BF16, F32, F8_E4M3, ...
@@ -60,4 +60,4 @@ struct CheckpointDifference {
 // Compares what two paths store, bit by bit (configs: names, dtypes and shapes).
 CheckpointDifference compare(const Inspection& first, const Inspection& second);
 
-}  // namespace fathom::weights
+}  // namespace fathom::checkpoint

@@ -6,7 +6,7 @@
 
 #include "config/tensor_table.h"
 
-namespace fathom::weights {
+namespace fathom::checkpoint {
 
 // Values of elements [begin, begin + count) of the tensor's row-major order: normal(0, initializer_range) for
 // matrices, 1 for norms, 0 for the router's correction bias. A tied copy (mtp_embedding, mtp_head) has its
@@ -14,4 +14,4 @@ namespace fathom::weights {
 void initial_values(const config::TensorSpec& spec, double initializer_range, uint64_t seed, int64_t begin,
                     int64_t count, float* out);
 
-}  // namespace fathom::weights
+}  // namespace fathom::checkpoint

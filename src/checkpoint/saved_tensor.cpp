@@ -1,9 +1,9 @@
-#include "weights/saved_tensor.h"
+#include "checkpoint/saved_tensor.h"
 
 #include <algorithm>
 #include <numeric>
 
-namespace fathom::weights {
+namespace fathom::checkpoint {
 namespace {
 
 constexpr int64_t kChunkElements = 1 << 20;
@@ -63,4 +63,4 @@ void write_saved_file(const std::filesystem::path& directory, const SavedFile& f
   writer.commit();
 }
 
-}  // namespace fathom::weights
+}  // namespace fathom::checkpoint
