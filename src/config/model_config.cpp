@@ -199,7 +199,7 @@ void read_quantization(const JsonReader& reader, const std::string& where, Model
 
 std::string read_dtype(const JsonReader& reader) {
   const std::string key = reader.has("dtype") ? "dtype" : "torch_dtype";
-  const std::string dtype = reader.text_or(key, "bfloat16");
+  std::string dtype = reader.text_or(key, "bfloat16");
   if (dtype != "bfloat16" && dtype != "float32" && dtype != "float16")
     reader.fail(key, fmt::format("is \"{}\"; supported: bfloat16, float32, float16", dtype));
   return dtype;

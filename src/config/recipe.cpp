@@ -300,9 +300,9 @@ class Reader : public RecipeVisitor {
   // Relative to the recipe file. On a command line people mean their own directory: an override's path that
   // does not exist beside the recipe but does from here is taken from here.
   fs::path resolved(const Tree& node) const {
-    const fs::path path = text_path(node);
+    fs::path path = text_path(node);
     if (path.is_absolute()) return path;
-    const fs::path beside_recipe = (base_ / path).lexically_normal();
+    fs::path beside_recipe = (base_ / path).lexically_normal();
     if (starts_with(node.source, kOverride) && !exists_as_source(beside_recipe) && exists_as_source(path))
       return fs::absolute(path).lexically_normal();
     return beside_recipe;

@@ -34,7 +34,7 @@ class TextVisitor : public RecipeVisitor {
  public:
   void begin_section(const Key& key) override {
     section_begins(key);
-    sections_.push_back(key.name);
+    sections_.emplace_back(key.name);
   }
   void end_section() override { sections_.pop_back(); }
   void integer(const Key& key, int64_t& value, const Range&) override {

@@ -541,8 +541,8 @@ std::size_t scratch_bytes(const AttentionShape& shape, bool backward) {
 
 // FATHOM_BF16_PRODUCT: how this set multiplies blocks of bf16.
 std::size_t attention_scratch_bytes(const AttentionShape& shape, bool backward) {
-  return shape.dtype == DType::bf16 ? scratch_bytes<FATHOM_BF16_PRODUCT>(shape, backward)
-                                    : scratch_bytes<VectorProduct<MultiplyF32>>(shape, backward);
+  if (shape.dtype == DType::bf16) return scratch_bytes<FATHOM_BF16_PRODUCT>(shape, backward);
+  return scratch_bytes<VectorProduct<MultiplyF32>>(shape, backward);
 }
 
 void attention_forward_task(const AttentionForwardParams& params, const AttentionTask& task, void* scratch) {

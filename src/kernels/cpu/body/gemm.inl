@@ -307,7 +307,8 @@ std::size_t bytes_of(const GemmBlock& g) {
 
 // FATHOM_BF16_GEMM: how this set multiplies blocks of bf16.
 std::size_t gemm_scratch_bytes(const GemmBlock& g) {
-  return g.dtype == DType::bf16 ? bytes_of<FATHOM_BF16_GEMM>(g) : bytes_of<GemmF32>(g);
+  if (g.dtype == DType::bf16) return bytes_of<FATHOM_BF16_GEMM>(g);
+  return bytes_of<GemmF32>(g);
 }
 
 void gemm_block(const GemmBlock& g, void* scratch) {
