@@ -80,6 +80,8 @@ def check(unit, commands, fix):
     is_clean, text = tidy(path, commands[unit[0]], '--checks=-bugprone-suspicious-include')
     path.unlink()
     apart = [name for name in unit if re.search(f'{re.escape(name)}:.*clang-diagnostic-error', text)]
+    if not apart and 'clang-diagnostic-error' in text:  # in a header, as it seems
+        apart = unit
     if not apart:
         return [] if is_clean else unit, text
     parts = [[name] for name in apart] + [[name for name in unit if name not in apart]]

@@ -1,6 +1,7 @@
 #include "model/moe.h"
 
 #include <ATen/TensorOperators.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -18,7 +19,7 @@ ops::Weight& add_experts(weights::ParameterRegistry& registry, int64_t layer,
   const config::ModelConfig& c = registry.model();
   std::vector<std::string> names;
   for (int64_t e = 0; e < c.n_routed_experts; ++e)
-    for (const std::string& part : parts) names.push_back(prefix + std::to_string(e) + "." + part);
+    for (const std::string& part : parts) names.push_back(fmt::format("{}{}.{}", prefix, e, part));
   std::vector<int64_t> shape = registry.table().at(names[0]).shape;
   shape[0] *= static_cast<int64_t>(parts.size());
   shape.insert(shape.begin(), c.n_routed_experts);

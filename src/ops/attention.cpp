@@ -147,7 +147,8 @@ struct MlaAttention : torch::autograd::Function<MlaAttention> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor q = saved[0].detach(), kv = saved[1].detach(), k_rope = saved[2].detach();
-    const at::Tensor out = saved[3].detach(), lse = saved[4], start = saved[7], dout = grads[0].contiguous();
+    const at::Tensor out = saved[3].detach(), dout = grads[0].contiguous();
+    const at::Tensor &lse = saved[4], &start = saved[7];
     const int64_t T = q.size(0), R = k_rope.size(1);
     const MlaShape shape{ctx->saved_data["heads"].toInt(),
                          ctx->saved_data["nope"].toInt(),

@@ -81,7 +81,7 @@ void release_until_backward(const at::Tensor& y, const at::Tensor& after,
                             std::function<at::Tensor()> compute) {
   if (is_recomputing() || !at::GradMode::is_enabled() || !after.requires_grad()) return;
   FATHOM_ASSERT(y.is_contiguous() && y.storage_offset() == 0);
-  const c10::Storage storage = y.storage();
+  const c10::Storage& storage = y.storage();
   storage.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(nullptr, y.device()));
   after.register_hook([storage, compute = std::move(compute)](const at::Tensor& /*grad*/) {
     at::NoGradGuard no_grad;

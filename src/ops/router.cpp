@@ -88,7 +88,8 @@ struct RouteByKernel : torch::autograd::Function<RouteByKernel> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const at::Tensor indices = saved[0], scores = saved[1].detach();
+    const at::Tensor& indices = saved[0];
+    const at::Tensor scores = saved[1].detach();
     at::Tensor d_logits = at::empty(scores.sizes(), scores.options());
     const at::Tensor d_weights = grads[0].defined() ? grads[0].contiguous() : grads[0];
     const at::Tensor d_scores = grads[1].defined() ? grads[1].contiguous() : grads[1];

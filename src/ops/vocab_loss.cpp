@@ -61,8 +61,8 @@ ChunkResult composed_chunk(const at::Tensor& logits, const at::Tensor& targets, 
 }
 
 // As composed_chunk, by the kernel; the gradient takes the place of the logits.
-ChunkResult chunk_by_kernel(at::Tensor logits, const at::Tensor& targets, double coefficient, double z_loss,
-                            bool with_grad) {
+ChunkResult chunk_by_kernel(const at::Tensor& logits, const at::Tensor& targets, double coefficient,
+                            double z_loss, bool with_grad) {
   const int64_t rows = logits.size(0);
   const at::Tensor ids = targets.contiguous();
   ChunkResult result;

@@ -53,7 +53,8 @@ void read_template(const Json& json, const std::string& where, std::vector<int32
       const auto name = member<std::string>(piece["SpecialToken"], "id", where + ".single.SpecialToken");
       const Json token =
           member<Json>(member<Json>(json, "special_tokens", where), name.c_str(), where + ".special_tokens");
-      const auto ids = member<std::vector<int32_t>>(token, "ids", where + ".special_tokens." + name);
+      const auto ids =
+          member<std::vector<int32_t>>(token, "ids", fmt::format("{}.special_tokens.{}", where, name));
       std::vector<int32_t>& side = seen_text ? suffix : prefix;
       side.insert(side.end(), ids.begin(), ids.end());
     } else {

@@ -39,14 +39,9 @@ void put(T* p, double x) {
 // fn(T()) with T the type's C++ type.
 template <typename Fn>
 decltype(auto) with_type(DType type, Fn&& fn) {
-  switch (type) {
-    case DType::bf16:
-      return fn(bf16());
-    case DType::f64:
-      return fn(double());
-    default:
-      return fn(float());
-  }
+  if (type == DType::bf16) return fn(bf16());
+  if (type == DType::f64) return fn(double());
+  return fn(float());
 }
 
 }  // namespace fathom::kernels::reference

@@ -14,9 +14,6 @@ constexpr int64_t kBlock = kAttentionBlock;
 constexpr float kLog2E = 1.44269504f;
 constexpr int64_t kPrefetchRows = 12;  // some 50 cache lines in flight, what a core can track
 
-FATHOM_INLINE int64_t round_up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
 FATHOM_INLINE int64_t num_blocks(int64_t tokens) { return (tokens + kBlock - 1) / kBlock; }
 
 // Padded sizes, in values and in 32-bit units.

@@ -17,11 +17,7 @@ struct Cut {
                            kChunkRows = 4 * kTileRows;
 };
 
-constexpr int64_t kPrefetchRows = 8, kPrefetchResults = 2;
-
-FATHOM_INLINE int64_t round_up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
+constexpr int64_t kRowsAhead = 8, kResultRowsAhead = 2;  // prefetched
 
 #if defined(__AVX512BF16__)
 FATHOM_INLINE __m512i load_values(const bf16* p, int64_t n) {  // up to 32
@@ -79,7 +75,7 @@ void pack_along_depth(const T* from, int64_t stride, int64_t rows, int64_t depth
   for (int64_t r = 0; r < rows; ++r) {
     const T* row = from + r * stride;
     for (int64_t u = 0; u < units; u += kWidth) {
-      __builtin_prefetch(row + kPrefetchRows * stride + u * kPerUnit);
+      __builtin_prefetch(row + kRowsAhead * stride + u * kPerUnit);
       load_units<Product>(row + u * kPerUnit, depth - u * kPerUnit, packed_row<Product>(to, r, u, units));
     }
   }
@@ -115,7 +111,7 @@ void pack_panels(const T* from, int64_t stride, int64_t columns, int64_t depth, 
     F32* panel_row = to + u * kPanel;
     for (int64_t column = 0; column < columns; column += kPanel, panel_row += units * kPanel)
       for (int64_t c = column; c < column + kPanel; c += 32) {
-        for (int64_t v = 0; v < kPerUnit; ++v) __builtin_prefetch(row + (kPrefetchRows + v) * stride + c);
+        for (int64_t v = 0; v < kPerUnit; ++v) __builtin_prefetch(row + (kRowsAhead + v) * stride + c);
         load_unit_row<Product>(c < columns ? row + c : row, stride, depth - value, max_of(0, columns - c),
                                panel_row + c - column);
       }
@@ -277,7 +273,7 @@ void product_block(const GemmBlock& g, void* memory) {
               const int64_t columns = min_of(C::kPanel, g.columns - column);
               Out* out = c + (row + i) * g.ldc + column;
               for (int64_t j = 0; j < columns; j += 64 / static_cast<int64_t>(sizeof(Out)))
-                __builtin_prefetch(out + kPrefetchResults * g.ldc + j, 1);
+                __builtin_prefetch(out + kResultRowsAhead * g.ldc + j, 1);
               finish_row(sums + column * C::kChunkRows + i * C::kPanel, columns, out, g.accumulate);
             }
       }

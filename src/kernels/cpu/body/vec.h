@@ -21,6 +21,9 @@ using F32 = float __attribute__((may_alias));
 
 FATHOM_INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 FATHOM_INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+FATHOM_INLINE int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 FATHOM_INLINE float float_of(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, 4);
