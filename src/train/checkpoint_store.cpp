@@ -228,7 +228,8 @@ void CheckpointStore::complete(Job& job) {
     if (!file.is_written) {
       if (!file.writer)
         file.writer = std::make_unique<formats::SafetensorsWriter>(
-            job.temporary / file.plan->name, checkpoint::declarations(file.plan->tensors), file.plan->metadata);
+            job.temporary / file.plan->name, checkpoint::declarations(file.plan->tensors),
+            file.plan->metadata);
       for (Job::Copy& copy : file.copies) {
         file.writer->write(copy.tensor->declaration.name, {copy.bytes.get(), copy.tensor->bytes()});
         copy.bytes.reset();

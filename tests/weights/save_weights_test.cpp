@@ -186,7 +186,8 @@ TEST(InspectCheckpoint, counts_lists_and_differences) {
   const auto [parameter, piece] = registry->find("model.norm.weight");
   parameter->value.mutable_data_ptr<at::BFloat16>()[2] = 5.0f;
   save_weights(*registry, scratch / "b");
-  const checkpoint::CheckpointDifference difference = checkpoint::compare(first, checkpoint::inspect(scratch / "b"));
+  const checkpoint::CheckpointDifference difference =
+      checkpoint::compare(first, checkpoint::inspect(scratch / "b"));
   ASSERT_EQ(difference.differing.size(), 1U);
   EXPECT_EQ(difference.differing[0].name, "model.norm.weight");
   EXPECT_EQ(difference.differing[0].elements, 1U);
