@@ -184,6 +184,7 @@ void Bpe::finish(bool ignore_merges, const std::string& where) {
       throw ConfigError("{}: model.vocab has no token for the byte 0x{:02X}: not a byte-level vocabulary",
                         where, b);
   }
+  find_whole_characters();
 }
 
 void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
@@ -219,23 +220,95 @@ void Bpe::encode_uncached(std::string_view piece, Scratch& scratch, std::vector<
       return;
     }
   }
-  constexpr size_t kShort = 64;  // above this the scan for the lowest rank costs more than a heap
-  if (piece.size() <= kShort)
-    merge_short(piece, out);
+  if (piece.size() <= kShort) {
+    int32_t ids[kShort];
+    merge_short(ids, start(piece, ids), out);
+    return;
+  }
+  scratch.ids.resize(piece.size());
+  const size_t n = start(piece, scratch.ids.data());
+  if (n <= kShort)
+    merge_short(scratch.ids.data(), n, out);
   else
-    merge_long(piece, scratch, out);
+    merge_long(n, scratch, out);
 }
 
-void Bpe::merge_short(std::string_view piece, std::vector<int32_t>& out) const {
-  int32_t ids[64], merged[64];
-  uint32_t ranks[64];  // of the pair (i, i + 1)
-  size_t n = piece.size();
-  for (size_t i = 0; i < n; ++i) ids[i] = byte_ids_[static_cast<unsigned char>(piece[i])];
+void Bpe::find_whole_characters() {
+  // The highest rank of a merge that makes the token; 0: a byte.
+  std::vector<uint32_t> made_at(static_cast<size_t>(num_ids_), 0);
+  for (const Merge& merge : merges_)
+    if (merge.pair != kNoPair) {
+      uint32_t& rank = made_at[static_cast<size_t>(merge.id)];
+      rank = std::max(rank, merge.rank + 1);
+    }
+  risky_ends_.assign((1 << 16) / 64, 0);
+  const auto mark = [&](char before, char after) {
+    const size_t bit = static_cast<size_t>(static_cast<uint8_t>(before)) << 8 | static_cast<uint8_t>(after);
+    risky_ends_[bit >> 6] |= uint64_t{1} << (bit & 63);
+  };
+  const auto continues = [](char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; };
+  for (const Merge& merge : merges_) {
+    if (merge.pair == kNoPair) continue;
+    const uint32_t sides = std::max(made_at[static_cast<size_t>(merge.pair >> 32)],
+                                    made_at[static_cast<size_t>(merge.pair & 0xFFFFFFFF)]);
+    if (sides > merge.rank) return;  // no order to rely on
+    const std::string_view token = bytes(merge.id);
+    size_t begin = 0, last = token.size() - 1;
+    while (begin < token.size() && continues(token[begin])) ++begin;
+    if (begin > 0 && begin < token.size()) mark(token[begin - 1], token[begin]);
+    while (last > 0 && continues(token[last])) --last;
+    const auto lead = static_cast<uint8_t>(token[last]);
+    const size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    if (last > 0 && token.size() - last < length) mark(token[last - 1], token[last]);
+  }
+  std::vector<int32_t> found(1 << 16, -1), ids;
+  for (int32_t id = 0; id < num_ids_; ++id) {
+    if (!has_id(id)) continue;
+    const std::string_view token = bytes(id);
+    if (token.size() < 2 || token.size() > 3 || find_invalid_utf8(token) != std::string_view::npos) continue;
+    const char* p = token.data();
+    const uint32_t character = next_code_point(p);
+    if (p != token.data() + token.size()) continue;
+    int32_t symbols[kShort];
+    ids.clear();
+    merge_short(symbols, start(token, symbols), ids);  // from bytes: character_ids_ is still empty
+    if (ids.size() == 1) found[character] = ids.front();
+  }
+  character_ids_ = std::move(found);
+}
+
+size_t Bpe::start(std::string_view piece, int32_t* ids) const {
+  size_t n = 0;
+  const char* p = piece.data();
+  const char* const begin = p;
+  const char* const end = p + piece.size();
+  while (p < end) {
+    const auto lead = static_cast<uint8_t>(*p);
+    if (lead < 0xC0 || lead >= 0xF0 || character_ids_.empty()) {  // ASCII and the bytes of long characters
+      ids[n++] = byte_ids_[lead];
+      ++p;
+      continue;
+    }
+    const char* const first = p;
+    const int32_t id = character_ids_[next_code_point(p)];
+    if (id >= 0 && !(first > begin && is_risky(first[-1], *first)) && !(p < end && is_risky(p[-1], *p))) {
+      ids[n++] = id;
+      continue;
+    }
+    for (const char* byte = first; byte < p; ++byte) ids[n++] = byte_ids_[static_cast<uint8_t>(*byte)];
+  }
+  return n;
+}
+
+void Bpe::merge_short(int32_t* ids, size_t n, std::vector<int32_t>& out) const {
+  int32_t merged[kShort];
+  uint32_t ranks[kShort];  // of the pair (i, i + 1)
   const auto look_up = [&](size_t i) {
     const Merge* merge = find_merge(ids[i], ids[i + 1]);
     ranks[i] = merge ? merge->rank : kNoRank;
     merged[i] = merge ? merge->id : -1;
   };
+  for (size_t i = 0; i + 1 < n; ++i) __builtin_prefetch(&merges_[merge_slot(pair_of(ids[i], ids[i + 1]))]);
   for (size_t i = 0; i + 1 < n; ++i) look_up(i);
   while (n > 1) {
     size_t best = 0;
@@ -255,21 +328,18 @@ void Bpe::merge_short(std::string_view piece, std::vector<int32_t>& out) const {
   out.insert(out.end(), ids, ids + n);
 }
 
-void Bpe::merge_long(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
-  const size_t n = piece.size();
+void Bpe::merge_long(size_t n, Scratch& scratch, std::vector<int32_t>& out) const {
   auto& ids = scratch.ids;
   auto& ranks = scratch.ranks;
   auto& previous = scratch.previous;
   auto& next = scratch.next;
   auto& heap = scratch.heap;
-  ids.resize(n);
   ranks.assign(n, kNoRank);
   previous.resize(n);
   next.resize(n);
   heap.clear();
   constexpr uint32_t kNone = ~uint32_t{0};
   for (size_t i = 0; i < n; ++i) {
-    ids[i] = byte_ids_[static_cast<unsigned char>(piece[i])];
     previous[i] = i == 0 ? kNone : static_cast<uint32_t>(i - 1);
     next[i] = i + 1 == n ? kNone : static_cast<uint32_t>(i + 1);
   }

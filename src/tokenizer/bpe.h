@@ -2,6 +2,11 @@
 // bytes; the adjacent pair of lowest rank (the leftmost of equals) is merged until no pair is known. This is
 // what HF's queue of merges computes: a pair only ever grows, so a queued merge is valid exactly while its
 // pair is unchanged.
+//
+// Whole characters may stand at the start instead of their bytes (`Bpe::start`), with the same result, where
+//   - each merge has a higher rank than any merge that makes one of its sides, so that the merges inside a
+//     character are over before one that needs the whole character could be the lowest, and
+//   - the character by itself becomes one token, and no token reaches across one of its ends while cutting it.
 #pragma once
 
 #include <array>
@@ -76,9 +81,17 @@ class Bpe {
   size_t merge_slot(uint64_t pair) const { return (pair * 0x9E3779B97F4A7C15ull) >> merge_shift_; }
   const Merge* find_merge(int32_t left, int32_t right) const;
   void insert_merge(const Merge& merge);
+  // Finds the characters that may stand as one symbol.
+  void find_whole_characters();
+  bool is_risky(char before, char after) const {
+    const size_t bit = static_cast<size_t>(static_cast<uint8_t>(before)) << 8 | static_cast<uint8_t>(after);
+    return (risky_ends_[bit >> 6] >> (bit & 63) & 1) != 0;
+  }
+  // Writes the symbols that merging starts from (at most piece.size()); returns their number.
+  size_t start(std::string_view piece, int32_t* ids) const;
   void encode_uncached(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const;
-  void merge_short(std::string_view piece, std::vector<int32_t>& out) const;
-  void merge_long(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const;
+  void merge_short(int32_t* ids, size_t n, std::vector<int32_t>& out) const;
+  void merge_long(size_t n, Scratch& scratch, std::vector<int32_t>& out) const;
 
   StringTable vocab_;  // by spelling
   std::vector<Merge> merges_;
@@ -86,6 +99,10 @@ class Bpe {
   uint32_t next_rank_ = 0;
   int merge_shift_ = 63;
   std::array<int32_t, 256> byte_ids_{};
+  std::vector<int32_t> character_ids_;  // of U+0080..U+FFFF, -1: bytes; empty: none stands whole
+  std::vector<uint64_t>
+      risky_ends_;  // bit (last byte << 8 | first byte) of two adjacent characters: see is_risky
+  static constexpr size_t kShort = 64;  // symbols; above, the scan for the lowest rank costs more than a heap
   std::string bytes_;
   std::vector<uint32_t> byte_offsets_;
   std::vector<bool> used_;
