@@ -121,6 +121,32 @@ void Bpe::insert_merge(const Merge& merge) {
   merges_[slot] = merge;  // a pair that stands twice keeps its last rank, as with HF
 }
 
+void Bpe::make_room() {
+  if (merges_.size() >= num_merges_ * 2 + 2) return;
+  std::vector<Merge> old(std::bit_ceil(num_merges_ * 4 + 16));
+  old.swap(merges_);
+  merge_shift_ = 64 - std::countr_zero(merges_.size());
+  num_merges_ = 0;
+  for (const Merge& merge : old)
+    if (merge.pair != kNoPair) insert_merge(merge);
+}
+
+void Bpe::add_merges_by_rank() {
+  for (size_t i = 0; i < vocab_.size(); ++i) {
+    const std::string_view token = vocab_.text(i);
+    for (const char* p = token.data();;) {
+      next_code_point(p);
+      const auto cut = static_cast<size_t>(p - token.data());
+      if (cut == token.size()) break;
+      const int32_t left = vocab_.find(token.substr(0, cut));
+      const int32_t right = left < 0 ? -1 : vocab_.find(token.substr(cut));
+      if (right < 0) continue;
+      make_room();
+      insert_merge({pair_of(left, right), static_cast<uint32_t>(vocab_.id(i)), vocab_.id(i)});
+    }
+  }
+}
+
 void Bpe::add_merge(std::string_view left, std::string_view right, const std::string& where) {
   const std::string merged = std::string(left) + std::string(right);
   const int32_t left_id = vocab_.find(left), right_id = vocab_.find(right), id = vocab_.find(merged);
@@ -130,14 +156,7 @@ void Bpe::add_merge(std::string_view left, std::string_view right, const std::st
                       left_id < 0    ? std::string(left)
                       : right_id < 0 ? std::string(right)
                                      : merged);
-  if (merges_.size() < num_merges_ * 2 + 2) {
-    std::vector<Merge> old(std::bit_ceil(num_merges_ * 4 + 16));
-    old.swap(merges_);
-    merge_shift_ = 64 - std::countr_zero(merges_.size());
-    num_merges_ = 0;
-    for (const Merge& merge : old)
-      if (merge.pair != kNoPair) insert_merge(merge);
-  }
+  make_room();
   insert_merge({pair_of(left_id, right_id), rank, id});
 }
 
@@ -185,6 +204,16 @@ void Bpe::finish(bool ignore_merges, const std::string& where) {
                         where, b);
   }
   find_whole_characters();
+  if (!ignore_merges_) return;
+  by_bytes_.reserve(vocab_.size());
+  for (size_t id = 0; id < count; ++id) {
+    // Only what is spelled in the byte alphabet can be a piece.
+    if (!used_[id]) continue;
+    const std::string_view token = bytes(static_cast<int32_t>(id));
+    std::string spelled;
+    for (const char c : token) append_utf8(spelled, byte_alphabet()[static_cast<unsigned char>(c)]);
+    if (spelled == vocab_.text(entry_of[id])) by_bytes_.insert(token, static_cast<int32_t>(id));
+  }
 }
 
 void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
@@ -212,9 +241,7 @@ void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>&
 
 void Bpe::encode_uncached(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
   if (ignore_merges_) {
-    std::string spelled;
-    for (const char c : piece) append_utf8(spelled, byte_alphabet()[static_cast<unsigned char>(c)]);
-    const int32_t id = vocab_.find(spelled);
+    const int32_t id = by_bytes_.find(piece);
     if (id >= 0) {
       out.push_back(id);
       return;

@@ -49,6 +49,9 @@ class Bpe {
   // ...).
   void add_token(std::string_view spelled, int64_t id, const std::string& where);
   void add_merge(std::string_view left, std::string_view right, const std::string& where);
+  // In place of add_merge: any two tokens whose joined bytes are a token merge, its id being the rank (tiktoken). For
+  // that many merges room is made here. Several pairs may share a rank.
+  void add_merges_by_rank();
   // Call once after all tokens and merges.
   void finish(bool ignore_merges, const std::string& where);
 
@@ -81,6 +84,7 @@ class Bpe {
   size_t merge_slot(uint64_t pair) const { return (pair * 0x9E3779B97F4A7C15ull) >> merge_shift_; }
   const Merge* find_merge(int32_t left, int32_t right) const;
   void insert_merge(const Merge& merge);
+  void make_room();  // for one more merge
   // Finds the characters that may stand as one symbol.
   void find_whole_characters();
   bool is_risky(char before, char after) const {
@@ -93,7 +97,8 @@ class Bpe {
   void merge_short(int32_t* ids, size_t n, std::vector<int32_t>& out) const;
   void merge_long(size_t n, Scratch& scratch, std::vector<int32_t>& out) const;
 
-  StringTable vocab_;  // by spelling
+  StringTable vocab_;     // by spelling
+  StringTable by_bytes_;  // where whole pieces are looked up (ignore_merges)
   std::vector<Merge> merges_;
   size_t num_merges_ = 0;
   uint32_t next_rank_ = 0;

@@ -12,6 +12,22 @@ const char* const kV3Patterns[3] = {
      "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"),
 };
 
+#define FATHOM_KIMI_UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
+#define FATHOM_KIMI_LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
+#define FATHOM_KIMI_ENDING "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+const char* const kKimiPatterns[8] = {
+    "[\\p{Han}]+",
+    "[^\\r\\n\\p{L}\\p{N}]?" FATHOM_KIMI_UPPER "*" FATHOM_KIMI_LOWER "+" FATHOM_KIMI_ENDING,
+    "[^\\r\\n\\p{L}\\p{N}]?" FATHOM_KIMI_UPPER "+" FATHOM_KIMI_LOWER "*" FATHOM_KIMI_ENDING,
+    "\\p{N}{1,3}",
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*",
+    "\\s*[\\r\\n]+",
+    "\\s+(?!\\S)",
+    "\\s+"};
+#undef FATHOM_KIMI_UPPER
+#undef FATHOM_KIMI_LOWER
+#undef FATHOM_KIMI_ENDING
+
 namespace {
 
 // The pattern that ByteLevel itself applies when use_regex is true (GPT-2's).
@@ -43,6 +59,16 @@ PreTokenizer PreTokenizer::from_json(const Json& json, const std::string& where)
   for (size_t i = 0; result.is_v3_ && i < 3; ++i)
     result.is_v3_ =
         result.steps_[i].kind == Step::Kind::split && result.steps_[i].regex.pattern() == kV3Patterns[i];
+  return result;
+}
+
+PreTokenizer PreTokenizer::kimi() {
+  std::string pattern;
+  for (const char* const alternative : kKimiPatterns)
+    pattern += (pattern.empty() ? "" : "|") + std::string(alternative);
+  PreTokenizer result;
+  result.steps_.push_back({Step::Kind::split, Regex(pattern, "the pattern of Kimi")});
+  result.has_byte_level_ = true;
   return result;
 }
 

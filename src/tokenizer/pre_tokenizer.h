@@ -16,10 +16,16 @@
 
 namespace fathom::tokenizer {
 
+// The alternatives of Kimi's pattern in their order, from tokenization_kimi.py.
+extern const char* const kKimiPatterns[8];
+
 class PreTokenizer {
  public:
   // `json` is the value of pre_tokenizer. Throws ConfigError naming the step that is not supported.
   static PreTokenizer from_json(const Json& json, const std::string& where);
+  // The one pattern of Kimi-K2 and Moonlight, whose tiktoken.model does not name it. Every character is part of some
+  // match, so that it makes no difference that tiktoken leaves out what lies between matches.
+  static PreTokenizer kimi();
 
   bool is_v3() const { return is_v3_; }
   void use_generic() { is_v3_ = false; }  // for tests that compare the two ways

@@ -1,5 +1,5 @@
-// Text <-> token ids, from the tokenizer.json of any DeepSeek-V3-family model. The ids equal those of HF
-// tokenizers 0.23.3, token for token. tokenizer.json alone decides what happens to text; of
+// Text <-> token ids, from the tokenizer.json of any DeepSeek-V3-family model, or from the tiktoken.model of Kimi-K2
+// and Moonlight. The ids equal those of HF tokenizers 0.23.3, and of tiktoken 0.14.0, token for token. tokenizer.json alone decides what happens to text; of
 // tokenizer_config.json beside it only bos_token, eos_token, add_bos_token and add_eos_token are read (class
 // and model names play no part).
 //
@@ -12,6 +12,10 @@
 // post-processors ByteLevel, TemplateProcessing, Sequence; decoder ByteLevel. Anything else is refused by
 // name when loading. "truncation" and "padding" are not applied: they are a matter of the caller, as in
 // transformers.
+//
+// Of a tiktoken.model the special tokens are the 256 ids behind the ranks, named by added_tokens_decoder of
+// tokenizer_config.json or else <|reserved_token_ID|>; text is cut by Kimi's pattern (pre_tokenizer.h), and a Python
+// file beside it that states another one is refused.
 #pragma once
 
 #include <cstdint>
@@ -38,9 +42,10 @@ struct TokenizerData;
 
 class Tokenizer {
  public:
-  // A tokenizer.json, or a directory that holds one. Throws FileError (missing, unreadable) and ConfigError
+  // A tokenizer.json, a tiktoken.model (by its extension .model or .tiktoken, with tokenizer_config.json beside it), or
+  // a directory: its tokenizer.json, else its tiktoken.model. Throws FileError (missing, unreadable) and ConfigError
   // (naming the file and the part that is malformed or not supported).
-  static Tokenizer load(const std::filesystem::path& tokenizer_json_or_dir);
+  static Tokenizer load(const std::filesystem::path& file_or_dir);
 
   // The ids of `text`. Throws DataError with the byte offset when it is not well-formed UTF-8 (nothing is
   // replaced). add_special: put the tokens of the post-processor's template around it; without a template BOS
@@ -68,7 +73,7 @@ class Tokenizer {
   std::optional<int32_t> bos_id() const;  // from tokenizer_config.json, where there is one
   std::optional<int32_t> eos_id() const;
   bool adds_bos() const;  // whether HF would add BOS by itself: a template, or add_bos_token
-  const std::filesystem::path& path() const;  // the tokenizer.json
+  const std::filesystem::path& path() const;  // the tokenizer.json or tiktoken.model
 
  private:
   explicit Tokenizer(std::shared_ptr<const TokenizerData> data) : data_(std::move(data)) {}

@@ -1,11 +1,12 @@
-// Reading tokenizer.json and tokenizer_config.json.
+// Reading tokenizer.json.
+#include "tokenizer/tokenizer_file.h"
+
 #include <algorithm>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "tokenizer/json_reader.h"
-#include "tokenizer/tokenizer_data.h"
 
 namespace fathom::tokenizer {
 namespace {
@@ -218,7 +219,8 @@ void read_post_processor(const Json& json, const std::string& where, TokenizerDa
   }
 }
 
-// Gives every added token its place by id and by content, and checks both against the vocabulary.
+}  // namespace
+
 void place_added_tokens(std::vector<AddedToken> tokens, const std::string& where, TokenizerData& data) {
   int32_t highest = data.bpe.num_ids() - 1;
   for (const AddedToken& token : tokens) highest = std::max(highest, token.id);
@@ -237,60 +239,18 @@ void place_added_tokens(std::vector<AddedToken> tokens, const std::string& where
   data.added = AddedTokens(std::move(tokens));
 }
 
-// Of tokenizer_config.json: "bos_token": "<...>" or {"content": "<...>"}, or null.
-std::optional<int32_t> read_named_token(const Json& config, const char* key, const std::string& where,
-                                        const TokenizerData& data) {
-  if (!config.contains(key) || config[key].is_null()) return std::nullopt;
-  const Json& token = config[key];
-  const Json content = token.is_object() && token.contains("content") ? token["content"] : token;
-  if (!content.is_string())
-    throw ConfigError("{}: {}: expected a string or an object with \"content\"", where, key);
-  const auto text = content.get<std::string>();
-  int32_t id = data.added_ids.find(text);
-  if (id < 0) id = data.bpe.find(text);
-  if (id < 0) throw ConfigError("{}: {}: {} is not in tokenizer.json", where, key, in_quotes(text));
-  return id;
-}
-
-void read_config(const fs::path& path, TokenizerData& data) {
-  std::error_code error;
-  if (!fs::exists(path, error)) return;
-  const Json config = read_json_file(path);
-  if (!config.is_object()) throw ConfigError("{}: expected an object", path.string());
-  data.bos_id = read_named_token(config, "bos_token", path.string(), data);
-  data.eos_id = read_named_token(config, "eos_token", path.string(), data);
-  const auto flag = [&](const char* key) {
-    if (!config.contains(key) || config[key].is_null()) return false;
-    return member<bool>(config, key, path.string() + ": ");
-  };
-  data.add_bos_token = flag("add_bos_token");
-  data.add_eos_token = flag("add_eos_token");
-}
-
-}  // namespace
-
-Tokenizer Tokenizer::load(const fs::path& tokenizer_json_or_dir) {
-  auto data = std::make_shared<TokenizerData>();
-  data->path = tokenizer_json_or_dir;
-  std::error_code error;
-  if (fs::is_directory(data->path, error)) {
-    data->path /= "tokenizer.json";
-    if (!fs::exists(data->path, error))
-      throw FileError("there is no tokenizer.json in {}", tokenizer_json_or_dir.string());
-  }
-  const std::string where = data->path.string();
-  const MappedFile file(data->path);
-  FileReader reader(file.text(), where, data->bpe);
+void read_tokenizer_json(TokenizerData& data) {
+  const std::string where = data.path.string();
+  const MappedFile file(data.path);
+  FileReader reader(file.text(), where, data.bpe);
   reader.read();
   const auto part = [&](const char* key) { return reader.parts.contains(key) ? reader.parts[key] : Json(); };
   place_added_tokens(read_added_tokens(part("added_tokens"), where + ": added_tokens"),
-                     where + ": added_tokens", *data);
+                     where + ": added_tokens", data);
   check_normalizer(part("normalizer"), where + ": normalizer");
-  data->pre_tokenizer = PreTokenizer::from_json(part("pre_tokenizer"), where + ": pre_tokenizer");
-  read_post_processor(part("post_processor"), where + ": post_processor", *data);
+  data.pre_tokenizer = PreTokenizer::from_json(part("pre_tokenizer"), where + ": pre_tokenizer");
+  read_post_processor(part("post_processor"), where + ": post_processor", data);
   check_decoder(part("decoder"), where + ": decoder");
-  read_config(data->path.parent_path() / "tokenizer_config.json", *data);
-  return Tokenizer(std::move(data));
 }
 
 }  // namespace fathom::tokenizer
