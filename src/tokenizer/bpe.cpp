@@ -261,13 +261,37 @@ void Bpe::encode_uncached(std::string_view piece, Scratch& scratch, std::vector<
 }
 
 void Bpe::find_whole_characters() {
-  // The highest rank of a merge that makes the token; 0: a byte.
-  std::vector<uint32_t> made_at(static_cast<size_t>(num_ids_), 0);
-  for (const Merge& merge : merges_)
-    if (merge.pair != kNoPair) {
-      uint32_t& rank = made_at[static_cast<size_t>(merge.id)];
-      rank = std::max(rank, merge.rank + 1);
+  character_ids_.assign(1 << 16, -1);
+  std::vector<uint32_t> character_of(static_cast<size_t>(num_ids_), 0);  // 0: none
+  std::vector<uint32_t> last_rank(static_cast<size_t>(num_ids_), 0);     // of the merges inside the character
+  for (int32_t token = 0; token < num_ids_; ++token) {
+    if (!has_id(token)) continue;
+    const std::string_view text = bytes(token);
+    if (text.size() < 2 || text.size() > 3 || find_invalid_utf8(text) != std::string_view::npos) continue;
+    const char* p = text.data();
+    const uint32_t character = next_code_point(p);
+    if (p != text.data() + text.size()) continue;
+    int32_t ids[3];
+    size_t n = 0;
+    for (const char c : text) ids[n++] = byte_ids_[static_cast<uint8_t>(c)];
+    uint32_t last = 0;
+    while (n > 1) {
+      const Merge* first = find_merge(ids[0], ids[1]);
+      const Merge* second = n == 3 ? find_merge(ids[1], ids[2]) : nullptr;
+      const bool take_second = second != nullptr && (first == nullptr || second->rank < first->rank);
+      const Merge* best = take_second ? second : first;
+      if (best == nullptr) break;
+      last = std::max(last, best->rank);
+      ids[take_second ? 1 : 0] = best->id;
+      if (!take_second) ids[1] = ids[2];
+      --n;
     }
+    if (n > 1) continue;
+    character_ids_[character] = ids[0];
+    character_of[static_cast<size_t>(ids[0])] = character;
+    last_rank[static_cast<size_t>(ids[0])] = last;
+  }
+
   risky_ends_.assign((1 << 16) / 64, 0);
   const auto mark = [&](char before, char after) {
     const size_t bit = static_cast<size_t>(static_cast<uint8_t>(before)) << 8 | static_cast<uint8_t>(after);
@@ -276,9 +300,9 @@ void Bpe::find_whole_characters() {
   const auto continues = [](char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; };
   for (const Merge& merge : merges_) {
     if (merge.pair == kNoPair) continue;
-    const uint32_t sides = std::max(made_at[static_cast<size_t>(merge.pair >> 32)],
-                                    made_at[static_cast<size_t>(merge.pair & 0xFFFFFFFF)]);
-    if (sides > merge.rank) return;  // no order to rely on
+    for (const size_t side :
+         {static_cast<size_t>(merge.pair >> 32), static_cast<size_t>(merge.pair & 0xFFFFFFFF)})
+      if (character_of[side] != 0 && merge.rank <= last_rank[side]) character_ids_[character_of[side]] = -1;
     const std::string_view token = bytes(merge.id);
     size_t begin = 0, last = token.size() - 1;
     while (begin < token.size() && continues(token[begin])) ++begin;
@@ -288,20 +312,6 @@ void Bpe::find_whole_characters() {
     const size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
     if (last > 0 && token.size() - last < length) mark(token[last - 1], token[last]);
   }
-  std::vector<int32_t> found(1 << 16, -1), ids;
-  for (int32_t id = 0; id < num_ids_; ++id) {
-    if (!has_id(id)) continue;
-    const std::string_view token = bytes(id);
-    if (token.size() < 2 || token.size() > 3 || find_invalid_utf8(token) != std::string_view::npos) continue;
-    const char* p = token.data();
-    const uint32_t character = next_code_point(p);
-    if (p != token.data() + token.size()) continue;
-    int32_t symbols[kShort];
-    ids.clear();
-    merge_short(symbols, start(token, symbols), ids);  // from bytes: character_ids_ is still empty
-    if (ids.size() == 1) found[character] = ids.front();
-  }
-  character_ids_ = std::move(found);
 }
 
 size_t Bpe::start(std::string_view piece, int32_t* ids) const {
@@ -311,7 +321,7 @@ size_t Bpe::start(std::string_view piece, int32_t* ids) const {
   const char* const end = p + piece.size();
   while (p < end) {
     const auto lead = static_cast<uint8_t>(*p);
-    if (lead < 0xC0 || lead >= 0xF0 || character_ids_.empty()) {  // ASCII and the bytes of long characters
+    if (lead < 0xC0 || lead >= 0xF0) {  // ASCII and the bytes of long characters
       ids[n++] = byte_ids_[lead];
       ++p;
       continue;

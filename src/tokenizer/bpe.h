@@ -4,9 +4,9 @@
 // pair is unchanged.
 //
 // Whole characters may stand at the start instead of their bytes (`Bpe::start`), with the same result, where
-//   - each merge has a higher rank than any merge that makes one of its sides, so that the merges inside a
-//     character are over before one that needs the whole character could be the lowest, and
-//   - the character by itself becomes one token, and no token reaches across one of its ends while cutting it.
+//   - the character by itself becomes one token, by merges of lower ranks than any merge that takes that token, so that
+//     it is whole before the whole is needed, and
+//   - no token reaches across one of its ends while cutting it or its neighbour there.
 #pragma once
 
 #include <array>
@@ -104,7 +104,7 @@ class Bpe {
   uint32_t next_rank_ = 0;
   int merge_shift_ = 63;
   std::array<int32_t, 256> byte_ids_{};
-  std::vector<int32_t> character_ids_;  // of U+0080..U+FFFF, -1: bytes; empty: none stands whole
+  std::vector<int32_t> character_ids_;  // of U+0080..U+FFFF, -1: its bytes stand at the start
   std::vector<uint64_t>
       risky_ends_;  // bit (last byte << 8 | first byte) of two adjacent characters: see is_risky
   static constexpr size_t kShort = 64;  // symbols; above, the scan for the lowest rank costs more than a heap

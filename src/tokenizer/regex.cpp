@@ -376,6 +376,8 @@ class RegexParser {
 
 Regex::Regex(std::string_view pattern, const std::string& where) : pattern_(pattern) {
   RegexParser(*this, pattern_, where).parse();
+  for (CodePointSet& set : sets_) set.make_table();
+  first_characters_.make_table();
 }
 
 Regex Regex::literal(std::string_view text, const std::string& where) {

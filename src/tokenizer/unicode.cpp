@@ -30,6 +30,14 @@ CodePointSet::CodePointSet(std::vector<CodePointRange> ranges) {
     for (uint32_t c = range.first; c <= range.last && c < 128; ++c) ascii_[c >> 6] |= uint64_t{1} << (c & 63);
 }
 
+void CodePointSet::make_table() {
+  constexpr uint32_t kEnd = 0x10000;
+  plane_.assign(kEnd / 64, 0);
+  for (const CodePointRange& range : ranges_)
+    for (uint32_t c = range.first; c <= range.last && c < kEnd; ++c)
+      plane_[c >> 6] |= uint64_t{1} << (c & 63);
+}
+
 CodePointSet CodePointSet::all() { return CodePointSet({{0, kMaxCodePoint}}); }
 
 bool CodePointSet::property(std::string_view name, CodePointSet& out) {

@@ -49,14 +49,19 @@ class CodePointSet {
   CodePointSet complement() const;  // over 0..0x10FFFF
 
   bool contains(uint32_t code_point) const {
-    return code_point < 128 ? (ascii_[code_point >> 6] >> (code_point & 63)) & 1 : search(code_point);
+    if (code_point < 128) return (ascii_[code_point >> 6] >> (code_point & 63)) & 1;
+    if ((code_point >> 6) < plane_.size()) return (plane_[code_point >> 6] >> (code_point & 63)) & 1;
+    return search(code_point);
   }
+  // Spends 8 KiB so that contains() looks code points up to U+FFFF up instead of searching for them.
+  void make_table();
   const std::vector<CodePointRange>& ranges() const { return ranges_; }
 
  private:
   bool search(uint32_t code_point) const;
   std::vector<CodePointRange> ranges_;
   std::array<uint64_t, 2> ascii_{};
+  std::vector<uint64_t> plane_;  // empty, or a bit for each code point up to U+FFFF
 };
 
 // Bits of a code point that the DeepSeek-V3 splitter asks for.
