@@ -1,5 +1,6 @@
 #include "checkpoint/model_files.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "base/error.h"
@@ -76,8 +77,18 @@ std::vector<std::string> write_model_files(const fs::path& directory, const conf
     check_tokenizer(tokenizer);
     const bool is_file = fs::is_regular_file(tokenizer);
     const fs::path folder = is_file ? tokenizer.parent_path() : tokenizer;
-    for (const char* name : kTokenizerFiles) {
-      const bool is_given = is_file && std::string(name) == "tokenizer.json";
+    std::vector<std::string> files(std::begin(kTokenizerFiles), std::end(kTokenizerFiles));
+    // How a tiktoken.model cuts text stands in Python beside it.
+    for (const auto& entry : fs::directory_iterator(folder.empty() ? fs::path(".") : folder)) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with("tokenization_") && name.ends_with(".py")) files.push_back(name);
+    }
+    std::sort(files.begin(), files.end());
+    const bool is_ranks = is_file && tokenizer.extension() == ".model";
+    const std::string given = is_ranks ? "tiktoken.model" : "tokenizer.json";
+    for (const std::string& name : files) {
+      const bool is_given = is_file && name == given;
+      if (is_ranks && name == "tokenizer.json") continue;  // it would be read in place of the given one
       const fs::path from = is_given ? tokenizer : folder / name;
       if (!is_given && !fs::is_regular_file(from)) continue;
       if (fs::exists(directory / name) && fs::equivalent(from, directory / name)) continue;

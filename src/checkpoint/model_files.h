@@ -14,7 +14,7 @@ void check_tokenizer(const std::filesystem::path& tokenizer);  // throws FileErr
 
 // Everything but the tensors: config.json (dtype set to `dtype`, no quantization_config),
 // generation_config.json (token ids), the index where there is more than one file, and the tokenizer's files
-// copied from `tokenizer` (a directory, or a tokenizer.json whose neighbours come along; empty: none).
+// copied from `tokenizer` (a directory, or a tokenizer.json or tiktoken.model whose neighbours come along; empty: none).
 // Returns the names of the files written. Throws FileError.
 std::vector<std::string> write_model_files(const std::filesystem::path& directory,
                                            const config::ModelConfig& model, formats::Dtype dtype,

@@ -123,7 +123,9 @@ class Command {
 void add_tokenize(CLI::App& app) {
   CLI::App* command = app.add_subcommand("tokenize", "Turn text into token ids, or ids into text");
   const auto options = std::make_shared<Options>();
-  command->add_option("--tokenizer", options->tokenizer, "tokenizer.json, or a directory that holds one")
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "tokenizer.json, tiktoken.model, or a directory that holds one")
       ->required();
   command->add_option("--file", options->file,
                       "read the input from this file (- or nothing: standard input)");

@@ -70,7 +70,7 @@ LoadedModel load_model(const fs::path& directory, EngineDtype dtype, int threads
   loaded.precision = dtype == EngineDtype::fp32   ? config::Precision::fp32
                      : dtype == EngineDtype::bf16 ? config::Precision::bf16
                                                   : precision_of_file(directory);
-  if (fs::exists(directory / "tokenizer.json")) loaded.tokenizer = tokenizer::Tokenizer::load(directory);
+  if (tokenizer::Tokenizer::is_in(directory)) loaded.tokenizer = tokenizer::Tokenizer::load(directory);
   loaded.eos_token_ids = find_eos_ids(directory, loaded);
 
   loaded.registry = std::make_unique<weights::ParameterRegistry>(loaded.config, loaded.precision,

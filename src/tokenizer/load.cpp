@@ -44,6 +44,11 @@ bool is_tiktoken(const fs::path& path) {
 
 }  // namespace
 
+bool Tokenizer::is_in(const fs::path& dir) {
+  std::error_code error;
+  return fs::exists(dir / "tokenizer.json", error) || fs::exists(dir / "tiktoken.model", error);
+}
+
 Tokenizer Tokenizer::load(const fs::path& file_or_dir) {
   auto data = std::make_shared<TokenizerData>();
   data->path = file_or_dir;

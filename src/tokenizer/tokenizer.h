@@ -46,6 +46,8 @@ class Tokenizer {
   // a directory: its tokenizer.json, else its tiktoken.model. Throws FileError (missing, unreadable) and ConfigError
   // (naming the file and the part that is malformed or not supported).
   static Tokenizer load(const std::filesystem::path& file_or_dir);
+  // Whether load() finds a file to read in the directory.
+  static bool is_in(const std::filesystem::path& dir);
 
   // The ids of `text`. Throws DataError with the byte offset when it is not well-formed UTF-8 (nothing is
   // replaced). add_special: put the tokens of the post-processor's template around it; without a template BOS

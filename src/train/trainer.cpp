@@ -19,6 +19,7 @@
 #include "model/deepseek.h"
 #include "ops/allocator.h"
 #include "ops/runtime.h"
+#include "tokenizer/tokenizer.h"
 #include "train/balance.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
@@ -54,8 +55,7 @@ int32_t eod_id(const config::Recipe& recipe) {
 
 std::filesystem::path tokenizer_of(const config::Recipe& recipe) {
   if (!recipe.data.tokenizer.empty()) return recipe.data.tokenizer;
-  const std::filesystem::path beside = recipe.model_path / "tokenizer.json";
-  return std::filesystem::exists(beside) ? recipe.model_path : std::filesystem::path();
+  return tokenizer::Tokenizer::is_in(recipe.model_path) ? recipe.model_path : std::filesystem::path();
 }
 
 // A stage that starts from other weights says what it changes (RoPE, positions, balance, ...).

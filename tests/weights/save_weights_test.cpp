@@ -139,6 +139,16 @@ TEST(SaveWeights, small_files) {
   EXPECT_EQ(read_text_file(scratch / "tokenizer.json"), "{\"a\": 1}");
   EXPECT_EQ(read_text_file(scratch / "tokenizer_config.json"), "{\"b\": 2}");
   EXPECT_FALSE(fs::exists(scratch / "README.md"));
+  const ScratchDirectory ranks, other;
+  write_text_file(ranks / "tiktoken.model", "AA== 0\n");
+  write_text_file(ranks / "tokenization_kimi.py", "pat_str\n");
+  write_text_file(ranks / "modeling.py", "");
+  write_text_file(ranks / "tokenizer.json", "{}");
+  save_weights(*registry, other.path(), ranks / "tiktoken.model");
+  EXPECT_EQ(read_text_file(other / "tiktoken.model"), "AA== 0\n");
+  EXPECT_EQ(read_text_file(other / "tokenization_kimi.py"), "pat_str\n");
+  EXPECT_FALSE(fs::exists(other / "modeling.py"));
+  EXPECT_FALSE(fs::exists(other / "tokenizer.json"));
   const Json generation = read_json_file(scratch / "generation_config.json");
   EXPECT_EQ(generation.at("bos_token_id"), 0);
   EXPECT_EQ(generation.at("eos_token_id"), 1);
