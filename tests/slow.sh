@@ -41,6 +41,12 @@ checkpoints_in_transformers() {
   bash tests/check_transformers.sh
 }
 
+tokenizer_against() {  # hf|tiktoken ARGUMENTS...
+  build release fathom
+  need_oracle
+  .deps/oracle/bin/python "tests/tokenizer/fuzz_against_$1.py" --fathom "$fathom" "${@:2}"
+}
+
 task_test_slow() {
   local failures=0
   rm -rf build/slow
@@ -51,6 +57,8 @@ task_test_slow() {
   record "thread sanitizer" sanitized_tests tsan
   record "fixtures made anew" fixtures_made_anew
   record "checkpoints in transformers" checkpoints_in_transformers
+  record "tokenizer against HF tokenizers" tokenizer_against hf --count 100000 --corpora
+  record "tokenizer against tiktoken" tokenizer_against tiktoken --count 20000
   record "fuzzing, $fuzz_seconds s a target" task_fuzz all "$fuzz_seconds"
 
   local page=docs/quality.md commit

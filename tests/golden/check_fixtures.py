@@ -24,6 +24,7 @@ SCRIPTS = [
     ("tests/formats/make_safetensors_fixture.py", [], "tests/formats/data"),
     ("tests/train/make_event_fixture.py", [], "tests/train/data"),
     ("tests/tokenizer/make_golden.py", ["--samples", "samples"], DATA),
+    ("tests/tokenizer/make_tiktoken.py", [], DATA + "/kimi"),
 ]
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compares `fathom tokenize` with HF tokenizers (PyPI tokenizers==0.23.3) on random strings.
 
-    python tests/tokenizer/fuzz_against_hf.py --fathom build/release/fathom [--count 100000] [--seed 1]
+    python tests/tokenizer/fuzz_against_hf.py --fathom build/release/fathom [--count 100000] [--seed 1] [--corpora]
 
 Every pre-tokenizer of variants.py is put into the shipped tokenizer.json in turn (V3's own gets half of the strings);
 added tokens with every flag form one more variant. V3 and that one run with special tokens as text as well. Ids and
-decoded text must be equal. Exit status 1 and the first differences when they are not.
+decoded text must be equal; with --corpora also on the texts of bench/tokenizer.py (and all of Python's standard library),
+some 25 MB. Exit status 1 and the first differences when they are not.
 """
 import argparse
 import json
@@ -20,6 +21,7 @@ from tokenizers import Tokenizer
 import variants
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROUND = 100000  # strings in memory at a time
 
 
 def fathom(binary, tokenizer, lines, *flags):
@@ -67,28 +69,43 @@ def main():
     parser.add_argument("--fathom", default=str(ROOT / "build/release/fathom"))
     parser.add_argument("--count", type=int, default=100000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only")
+    parser.add_argument("--only", help="one pre-tokenizer")
+    parser.add_argument("--corpora", action="store_true")
     args = parser.parse_args()
-    rng = random.Random(args.seed)
     base = json.loads((ROOT / "assets/tokenizer/tokenizer.json").read_text())
-    bad = 0
+    bad = strings = 0
     with tempfile.TemporaryDirectory() as folder:
         names = list(variants.PRE_TOKENIZERS) + ["added"]
         for name in names:
-            if args.only and name != args.only:
-                continue
             data = dict(base)
             if name == "added":
                 data["added_tokens"] = base["added_tokens"] + variants.added_tokens(base["model"]["vocab"], 128815)
             else:
                 data["pre_tokenizer"] = variants.PRE_TOKENIZERS[name]
-            path = f"{folder}/{name}.json"
-            pathlib.Path(path).write_text(json.dumps(data))
-            count = args.count // 2 if name == "v3" else args.count // 2 // (len(names) - 1)
-            texts = [variants.random_text(rng) for _ in range(count)]
-            bad += compare(args.fathom, name, path, texts, True)
-            if name in ("v3", "added"):
-                bad += compare(args.fathom, name, path, texts, False)
+            pathlib.Path(f"{folder}/{name}.json").write_text(json.dumps(data))
+        if args.corpora:
+            sys.path.insert(0, str(ROOT / "bench"))
+            import tokenizer as bench
+
+            texts = [text for documents in bench.corpora(code_bytes=1 << 30).values() for text in documents]
+            print(f"{sum(len(t.encode()) for t in texts)} bytes of English, Chinese and code:")
+            bad += compare(args.fathom, "v3", f"{folder}/v3.json", texts, True)
+            strings += len(texts)
+        for first in range(0, args.count, ROUND):
+            rng = random.Random(args.seed + first // ROUND)
+            size = min(ROUND, args.count - first)
+            for name in names:
+                if args.only and name != args.only:
+                    continue
+                count = size // 2 if name == "v3" else size // 2 // (len(names) - 1)
+                texts = [variants.random_text(rng) for _ in range(count)]
+                path = f"{folder}/{name}.json"
+                bad += compare(args.fathom, name, path, texts, True)
+                strings += count
+                if name in ("v3", "added"):
+                    bad += compare(args.fathom, name, path, texts, False)
+                    strings += count
+    print(f"{strings - min(bad, strings)} passed, {bad} failed")
     sys.exit(bad > 0)
 
 
