@@ -4,8 +4,9 @@ English is WikiText-2's training split by article, Chinese bench/tokenizer/chine
 Python's standard library, a document a file. Every side loads its tokenizer and the documents first; then all encode all
 documents in turn, HF through encode_batch_fast, tiktoken through encode_ordinary, Fathom through encode_into with a fresh
 word cache each time. With one thread the figure is processor time, which neighbours on a shared machine disturb least;
-threads are compared on the wall clock, best turn against best turn (processor_time_ratio: what two threads spend together over
-what one does; where the machine's two processors are halves of one core, or others use them, the ratio of the wall says little). Memory is RssAnon after the first turn, its ids included. HF's ids must be Fathom's. The
+threads are compared on the wall clock, best turn against best turn; processor_time_ratio is what two threads spend together
+over what one does, which says more where others use the processors. Memory is RssAnon after the first turn, its ids included.
+HF's ids must be Fathom's. The
 `kimi` rows are the same vocabulary as a tiktoken.model with the pattern of Kimi-K2; its merges are tiktoken's.
 Prints a table, writes bench/out/tokenizer.json, and ends with one line a claim.
 """

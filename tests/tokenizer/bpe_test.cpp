@@ -96,10 +96,10 @@ TEST(Bpe, whole_characters_merge_as_their_bytes_do) {
     // Few characters at a time, so that many pairs of them are tokens.
     some.clear();
     while (some.size() < 4) some.push_back(characters[random() % characters.size()]);
-    std::vector<std::string> texts;
-    for (int i = 0; i < 6; ++i) texts.push_back(text(8));
+    std::vector<std::string> texts(6);
+    for (std::string& one : texts) one = text(8);
     Vocabulary vocabulary = random_vocabulary(random, texts, 12 + static_cast<size_t>(round % 40));
-    // Every third: ranks that do not grow with the tokens, where only bytes are right.
+    // Every third: ranks that do not grow with the tokens, where some characters must start as bytes.
     if (round % 3 == 2) std::shuffle(vocabulary.merges.begin(), vocabulary.merges.end(), random);
     const Bpe bpe = vocabulary.build();
     Bpe::Scratch scratch;
