@@ -43,6 +43,15 @@ class PlainStream : public ByteStream {
       return static_cast<size_t>(n);
     }
   }
+  bool skip(uint64_t bytes) override {
+    struct stat info;
+    if (::fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) return ByteStream::skip(bytes);
+    if (static_cast<uint64_t>(info.st_size) < bytes_ + bytes) return false;
+    bytes_ += bytes;
+    if (::lseek(fd_, static_cast<off_t>(bytes_), SEEK_SET) < 0)
+      throw FileError("cannot go to byte {} of {}: {}", bytes_, path_.string(), std::strerror(errno));
+    return true;
+  }
   uint64_t file_bytes_read() const override { return bytes_; }
 
  private:
@@ -81,6 +90,7 @@ class GzipStream : public ByteStream {
       if (result == Z_STREAM_END) {
         inside_member_ = false;
       } else if (result != Z_OK && result != Z_BUF_ERROR) {
+        if (state_.avail_out < size) break;  // zlib says it again when the next bytes are asked for
         refuse(state_.msg ? state_.msg : "the compressed data are damaged");
       }
     }
@@ -117,8 +127,12 @@ class ZstdStream : public ByteStream {
           return 0;
         }
       }
+      if (failure_) refuse(failure_);
       const size_t result = ZSTD_decompressStream(state_.get(), &output, &pending_);
-      if (ZSTD_isError(result)) refuse(ZSTD_getErrorName(result));
+      if (ZSTD_isError(result)) {
+        failure_ = ZSTD_getErrorName(result);
+        continue;  // what was given before it comes first
+      }
       inside_frame_ = result != 0;
       more_output_ = inside_frame_ && output.pos == output.size;
     }
@@ -137,9 +151,20 @@ class ZstdStream : public ByteStream {
   std::unique_ptr<ZSTD_DStream, size_t (*)(ZSTD_DStream*)> state_;
   ZSTD_inBuffer pending_{nullptr, 0, 0};
   bool inside_frame_ = false, more_output_ = false;
+  const char* failure_ = nullptr;
 };
 
 }  // namespace
+
+bool ByteStream::skip(uint64_t bytes) {
+  std::vector<char> buffer(kBufferBytes);
+  while (bytes > 0) {
+    const size_t n = read(buffer.data(), std::min<uint64_t>(buffer.size(), bytes));
+    if (n == 0) return false;
+    bytes -= n;
+  }
+  return true;
+}
 
 std::unique_ptr<ByteStream> open_byte_stream(const std::filesystem::path& path) {
   if (path.extension() == ".gz") return std::make_unique<GzipStream>(path);
@@ -152,32 +177,55 @@ std::filesystem::path without_compression(const std::filesystem::path& path) {
   return is_compressed ? std::filesystem::path(path).replace_extension() : path;
 }
 
-LineReader::LineReader(const std::filesystem::path& path) : path_(path), stream_(open_byte_stream(path)) {}
+LineReader::LineReader(const std::filesystem::path& path, uint64_t byte, int64_t line)
+    : stream_(open_byte_stream(path)), offset_(byte), line_number_(line - 1) {
+  if (byte > 0 && !stream_->skip(byte))
+    throw DataError("{}: its text ends before byte {}, where the build was: the file has changed",
+                    path.string(), byte);
+}
 
-bool LineReader::next(std::string& line) {
-  line.clear();
-  const uint64_t begin = offset_;
+bool LineReader::fill() {
+  buffer_.resize(kBufferBytes);
+  size_t size = 0;
+  const bool is_start = offset_ == 0;
+  try {
+    // A byte-order mark is to lie in the first buffer whole.
+    do {
+      const size_t n = stream_->read(buffer_.data() + size, buffer_.size() - size);
+      size += n;
+      if (n == 0) break;
+    } while (is_start && size < 3);
+  } catch (...) {
+    buffer_.clear();
+    at_ = 0;
+    throw;
+  }
+  buffer_.resize(size);
+  at_ = 0;
+  if (is_start && buffer_.starts_with("\xef\xbb\xbf")) offset_ = at_ = 3;
+  return at_ < buffer_.size();
+}
+
+LineReader::Part LineReader::append(std::string& out, size_t max_bytes) {
+  size_t taken = 0;
   while (true) {
-    const char* found =
-        static_cast<const char*>(std::memchr(buffer_.data() + at_, '\n', buffer_.size() - at_));
-    const size_t count = (found ? static_cast<size_t>(found - buffer_.data()) + 1 : buffer_.size()) - at_;
-    line.append(buffer_, at_, count);
+    if (at_ == buffer_.size() && !fill()) {
+      if (taken == 0) return Part::none;
+      inside_line_ = false;
+      return Part::line;
+    }
+    if (taken == 0 && !inside_line_) ++line_number_;
+    const size_t room = std::min(buffer_.size() - at_, max_bytes - taken);
+    const auto* found = static_cast<const char*>(std::memchr(buffer_.data() + at_, '\n', room));
+    const size_t count = found ? static_cast<size_t>(found - buffer_.data()) + 1 - at_ : room;
+    out.append(buffer_, at_, count);
     at_ += count;
     offset_ += count;
-    if (line.size() > kMaxTextBytes)
-      throw DataError("{}: line {} (byte {}) is longer than {} bytes: cut the file into documents",
-                      path_.string(), line_number_ + 1, begin, kMaxTextBytes);
-    if (found) break;
-    buffer_.resize(kBufferBytes);
-    buffer_.resize(stream_->read(buffer_.data(), buffer_.size()));
-    at_ = 0;
-    if (buffer_.empty()) break;
+    taken += count;
+    inside_line_ = !found;
+    if (found) return Part::line;
+    if (taken == max_bytes) return Part::piece;
   }
-  if (line.empty()) return false;
-  if (line_number_ == 0 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
-  ++line_number_;
-  line_begin_ = begin;
-  return true;
 }
 
 }  // namespace fathom::data

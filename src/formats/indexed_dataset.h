@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -105,5 +106,12 @@ class IndexedDatasetWriter {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// For writers that make the arrays themselves. The header of .idx, and the commit of both files: a new .bin
+// never stands beside an old .idx, a break in between leaves a missing .idx, which readers report.
+// `before_index` runs when the .bin is in place.
+void write_index_header(AtomicFile& idx, TokenType type, int64_t num_sequences, int64_t num_documents);
+void commit_pair(const std::filesystem::path& prefix, AtomicFile& bin, AtomicFile& idx,
+                 const std::function<void()>& before_index = {});
 
 }  // namespace fathom::formats

@@ -192,14 +192,8 @@ int64_t IndexedDatasetWriter::num_tokens() const { return state_->num_tokens; }
 
 void IndexedDatasetWriter::commit() {
   State& s = *state_;
-  const std::filesystem::path idx_path = s.prefix.string() + ".idx";
-  AtomicFile idx(idx_path);
-  const auto put = [&](auto value) { idx.write(&value, sizeof value); };
-  idx.write(std::string_view("MMIDIDX\0\0", 9));
-  put(uint64_t{1});
-  put(static_cast<uint8_t>(s.type));
-  put(static_cast<uint64_t>(s.lengths.count()));
-  put(static_cast<uint64_t>(s.documents.count()));
+  AtomicFile idx(s.prefix.string() + ".idx");
+  write_index_header(idx, s.type, num_sequences(), num_documents());
   s.lengths.each_block([&](std::span<const int32_t> block) { idx.write(block.data(), block.size_bytes()); });
   int64_t pointer = 0;
   std::vector<int64_t> pointers;
@@ -214,11 +208,24 @@ void IndexedDatasetWriter::commit() {
   s.documents.each_block(
       [&](std::span<const int64_t> block) { idx.write(block.data(), block.size_bytes()); });
 
-  // A new .bin must never stand beside an old .idx: a break between the two renames leaves a missing .idx,
-  // which readers report.
+  commit_pair(s.prefix, s.bin, idx);
+}
+
+void write_index_header(AtomicFile& idx, TokenType type, int64_t num_sequences, int64_t num_documents) {
+  const auto put = [&](auto value) { idx.write(&value, sizeof value); };
+  idx.write(std::string_view("MMIDIDX\0\0", 9));
+  put(uint64_t{1});
+  put(static_cast<uint8_t>(type));
+  put(static_cast<uint64_t>(num_sequences));
+  put(static_cast<uint64_t>(num_documents + 1));
+}
+
+void commit_pair(const std::filesystem::path& prefix, AtomicFile& bin, AtomicFile& idx,
+                 const std::function<void()>& before_index) {
   std::error_code ignored;
-  std::filesystem::remove(idx_path, ignored);
-  s.bin.commit();
+  std::filesystem::remove(prefix.string() + ".idx", ignored);
+  bin.commit();
+  if (before_index) before_index();
   idx.commit();
 }
 

@@ -37,10 +37,11 @@ std::string zstd(const std::string& text) {
   return out;
 }
 
-std::string read_all(const std::filesystem::path& path) {
+std::string read_all(const std::filesystem::path& path, size_t max_bytes = 1 << 20) {
   LineReader reader(path);
-  std::string line, text;
-  while (reader.next(line)) text += line;
+  std::string text;
+  while (reader.append(text, max_bytes) != LineReader::Part::none) {
+  }
   return text;
 }
 
@@ -92,16 +93,60 @@ TEST(LineReader, counts_lines_and_bytes) {
                   "\xef\xbb\xbf"
                   "one\r\n\nthree");
   LineReader reader(scratch / "a.txt");
-  std::string line;
-  ASSERT_TRUE(reader.next(line));
-  EXPECT_EQ(line, "one\r\n") << "the byte-order mark is left out";
-  ASSERT_TRUE(reader.next(line));
-  EXPECT_EQ(line, "\n");
-  ASSERT_TRUE(reader.next(line));
-  EXPECT_EQ(line, "three");
+  const auto next = [&](size_t max_bytes = 100) {
+    std::string part;
+    reader.append(part, max_bytes);
+    return part;
+  };
+  EXPECT_EQ(next(), "one\r\n") << "the byte-order mark is left out";
+  EXPECT_EQ(next(), "\n");
+  EXPECT_EQ(reader.next_line(), 3);
+  EXPECT_EQ(reader.next_byte(), 9u);
+  EXPECT_EQ(next(2), "th");
+  EXPECT_TRUE(reader.inside_line());
+  EXPECT_EQ(reader.next_line(), 3);
+  EXPECT_EQ(next(2), "re");
+  EXPECT_EQ(next(2), "e");
+  EXPECT_EQ(next(), "");
   EXPECT_EQ(reader.line_number(), 3);
-  EXPECT_EQ(reader.line_begin(), 9u);
-  EXPECT_FALSE(reader.next(line));
+}
+
+TEST(LineReader, begins_anywhere) {
+  const test::ScratchDirectory scratch;
+  const std::string text = texts().back(), tail = text.substr(300'001);
+  write_text_file(scratch / "a.txt", text);
+  write_text_file(scratch / "a.txt.gz", gzip(text));
+  write_text_file(scratch / "a.txt.zst", zstd(text));
+  for (const char* name : {"a.txt", "a.txt.gz", "a.txt.zst"}) {
+    LineReader reader(scratch / name, 300'001, 77);
+    EXPECT_EQ(reader.next_line(), 77);
+    std::string rest;
+    while (reader.append(rest, 1000) != LineReader::Part::none) {
+    }
+    EXPECT_TRUE(rest == tail) << name;
+    EXPECT_THROW(LineReader(scratch / name, text.size() + 1, 1), DataError) << name;
+  }
+}
+
+TEST(LineReader, everything_before_damage_is_given) {
+  const test::ScratchDirectory scratch;
+  const std::string text = texts().back();
+  for (const bool is_gzip : {true, false}) {
+    std::string bytes = is_gzip ? gzip(text) : zstd(text);
+    bytes.resize(bytes.size() - 3);
+    const auto path = scratch / (is_gzip ? "a.gz" : "a.zst");
+    write_text_file(path, bytes);
+    LineReader reader(path);
+    std::string got;
+    EXPECT_THROW(
+        {
+          while (reader.append(got, 1000) != LineReader::Part::none) {
+          }
+        },
+        DataError);
+    EXPECT_GT(got.size(), is_gzip ? text.size() - 40'000 : text.size() / 4);
+    EXPECT_TRUE(text.starts_with(got));
+  }
 }
 
 TEST(LineReader, truncated_and_damaged_compression_is_refused) {

@@ -58,6 +58,7 @@ class Process {
     if (is_running_) ::kill(id_, SIGKILL), wait();
   }
 
+  pid_t id() const { return id_; }
   void send(int signal) const { ::kill(id_, signal); }
 
   // Whether it still runs; takes its end if not.
