@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "base/suggest.h"
@@ -111,8 +112,10 @@ bool JsonTextScanner::end_string() {
 void JsonTextScanner::put(std::string_view bytes, std::string& out) {
   if (captures_) {
     out += bytes;
-  } else if (in_key_ && is_object_.size() == 1 && current_key_.size() <= kMaxKeyBytes) {
-    current_key_ += bytes.substr(0, std::max(kMaxKeyBytes, key_.size()) + 1);
+  } else if (in_key_ && is_object_.size() == 1) {
+    // One byte more than is of interest shows that the key is another.
+    const size_t most = std::max(kMaxKeyBytes, key_.size()) + 1;
+    current_key_ += bytes.substr(0, most - std::min(most, current_key_.size()));
   }
 }
 

@@ -290,6 +290,18 @@ TEST_F(DataBuild, long_documents_in_parts_have_the_ids_of_the_whole) {
   EXPECT_TRUE(bytes("out.bin") + bytes("out.idx") == from_text) << "WikiText without headings";
 }
 
+TEST_F(DataBuild, long_documents_in_parts_with_the_pattern_of_kimi) {
+  options_.tokenizer = FATHOM_SOURCE_DIR "/tests/tokenizer/data/kimi";
+  const auto kimi = tokenizer::Tokenizer::load(options_.tokenizer);
+  for (uint64_t seed = 7; seed < 10; ++seed) {
+    const std::string text = mixed_text(1'000'000, seed);
+    options_.inputs = {put("a.txt", text)};
+    build_dataset(options_);
+    EXPECT_TRUE(sequences() == (std::vector<std::vector<int32_t>>{kimi.encode(text)})) << seed;
+  }
+  EXPECT_EQ(formats::IndexedDataset(scratch_ / "out").type(), formats::TokenType::uint16);
+}
+
 TEST_F(DataBuild, long_lines_in_parts_are_the_lines_of_the_whole) {
   std::string text = mixed_text(1'500'000, 2);
   for (size_t at = 300'000; at < 900'000; ++at)
