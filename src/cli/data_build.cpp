@@ -37,7 +37,7 @@ void report_ignored(const std::vector<std::filesystem::path>& ignored) {
   std::string names;
   for (size_t i = 0; i < std::min(kShown, ignored.size()); ++i)
     names += (i > 0 ? ", " : "") + ignored[i].string();
-  log::info("ignored {} file{} that are no .tokens, .txt or .jsonl: {}{}", ignored.size(),
+  log::info("ignored, being no .tokens, .txt or .jsonl: {} file{} ({}{})", ignored.size(),
             ignored.size() == 1 ? "" : "s", names, ignored.size() > kShown ? ", ..." : "");
 }
 

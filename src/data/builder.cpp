@@ -86,8 +86,8 @@ class Builder {
       parallel_tasks(num_threads(), [this](int64_t) { work(); });
       if (stop_requested()) {
         save();
-        throw Error("{}: stopped by a signal with {} documents done; the same command goes on from there",
-                    options_.output_prefix.string(), output_->num_documents());
+        throw Error("{}: stopped by a signal after {} of text; the same command goes on from there",
+                    options_.output_prefix.string(), format_bytes(static_cast<double>(report_.text_bytes)));
       }
     }
     if (output_->num_documents() == 0) refuse_nothing();
@@ -315,8 +315,8 @@ class Builder {
     report_.skipped_documents = state.at("skipped_documents");
     report_.errors = state.at("errors").get<std::vector<std::string>>();
     is_savable_ = true;
-    log::info("{}: going on after {} of text ({} documents)", options_.output_prefix.string(),
-              format_bytes(static_cast<double>(report_.text_bytes)), output_->num_documents());
+    log::info("{}: going on after {} of text", options_.output_prefix.string(),
+              format_bytes(static_cast<double>(report_.text_bytes)));
   }
 
   // --- the end ---

@@ -173,7 +173,7 @@ TEST(DataBuild, bad_input_is_skipped_and_reported) {
   const ProcessEnd stopped = run.build({"--input", "d", "--output-prefix", "p"});
   EXPECT_EQ(stopped.exit_code, 1);
   EXPECT_THAT(stopped.err, HasSubstr("error: d/bad.txt: line 1 (byte 1): byte 0xff is not valid UTF-8"));
-  EXPECT_THAT(stopped.err, HasSubstr("ignored 1 file that are no .tokens, .txt or .jsonl: d/notes.md"));
+  EXPECT_THAT(stopped.err, HasSubstr("ignored, being no .tokens, .txt or .jsonl: 1 file (d/notes.md)"));
   EXPECT_FALSE(exists(run, "p.bin"));
 
   const ProcessEnd end = run.build({"--input", "d", "--output-prefix", "p", "--on-error", "skip", "--json"});
