@@ -5,9 +5,12 @@
 
 #include <bit>
 #include <cmath>
+#include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include "base/error.h"
+#include "checkpoint/tensor_view.h"
 #include "support/scratch.h"
 
 namespace fathom::checkpoint {
@@ -96,6 +99,31 @@ TEST(StoredValues, halves_and_what_is_no_weight) {
   EXPECT_THROW(read_as_float(reader, "i", 0, 1, values.data()), CheckpointError);
   EXPECT_THROW(read_as_float(reader, "q", 0, 1, values.data()), CheckpointError) << "no scale";
   EXPECT_THROW(read_as_float(reader, "none", 0, 1, values.data()), CheckpointError);
+}
+
+// A view gives stored bytes as they are, and other dtypes by rounding to nearest even.
+TEST(TensorView, any_dtype_from_any_other) {
+  const test::ScratchDirectory scratch;
+  const std::vector<float> values = {1.00390625f, -65520, 1e-8f, 3};  // between two bf16; too large for half
+  formats::SafetensorsWriter writer(scratch / "model.safetensors", {{"w", Dtype::F32, {2, 2}}});
+  writer.write("w", bytes_of(values));
+  writer.commit();
+  const TensorView view =
+      stored_view(std::make_shared<formats::ShardedReader>(scratch / "model.safetensors"), "w");
+  EXPECT_EQ(view.dtype, Dtype::F32);
+  EXPECT_EQ(view.numel(), 4);
+  const auto read = [&](int64_t begin, int64_t count, Dtype as, auto element) {
+    std::vector<decltype(element)> out(static_cast<size_t>(count));
+    view.read(begin, count, as, reinterpret_cast<std::byte*>(out.data()));
+    return out;
+  };
+  EXPECT_EQ(read(0, 4, Dtype::F32, 0.0f), values);
+  EXPECT_EQ(read(1, 2, Dtype::F64, 0.0), (std::vector<double>{-65520, 1e-8f}));
+  EXPECT_EQ(read(0, 2, Dtype::BF16, uint16_t{}), (std::vector<uint16_t>{0x3f80, 0xc780}));
+  EXPECT_EQ(read(0, 4, Dtype::F16, uint16_t{}), (std::vector<uint16_t>{0x3c04, 0xfc00, 0, 0x4200}));
+  EXPECT_THROW(read(0, 1, Dtype::I32, 0), std::logic_error);
+  const SavedTensor tensor = saved(view, Dtype::BF16);
+  EXPECT_EQ(tensor.bytes(), 8U);
 }
 
 }  // namespace

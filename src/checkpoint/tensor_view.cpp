@@ -1,0 +1,72 @@
+#include "checkpoint/tensor_view.h"
+
+#include <cstring>
+#include <functional>
+#include <numeric>
+
+#include "base/bfloat16.h"
+#include "base/error.h"
+#include "base/float16.h"
+#include "checkpoint/stored_values.h"
+
+namespace fathom::checkpoint {
+namespace {
+
+using formats::Dtype;
+
+template <typename T, typename Convert>
+void store(const float* values, int64_t count, std::byte* out, Convert convert) {
+  for (int64_t i = 0; i < count; ++i) {
+    const T value = convert(values[i]);
+    std::memcpy(out + static_cast<size_t>(i) * sizeof value, &value, sizeof value);
+  }
+}
+
+}  // namespace
+
+int64_t TensorView::numel() const {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+void store_floats(const float* values, int64_t count, Dtype as, std::byte* out) {
+  switch (as) {
+    case Dtype::F64:
+      return store<double>(values, count, out, [](float x) { return static_cast<double>(x); });
+    case Dtype::F32:
+      return void(std::memcpy(out, values, static_cast<size_t>(count) * sizeof(float)));
+    case Dtype::F16:
+      return store<f16>(values, count, out, [](float x) { return to_f16(x); });
+    case Dtype::BF16:
+      return store<bf16>(values, count, out, [](float x) { return to_bf16(x); });
+    default:
+      throw std::logic_error("no values are stored as " + std::string(formats::dtype_name(as)));
+  }
+}
+
+TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, const std::string& name) {
+  const formats::TensorEntry& entry = *reader->at(name).entry;
+  TensorView view{name, entry.shape, entry.dtype == Dtype::F8_E4M3 ? Dtype::BF16 : entry.dtype, nullptr};
+  view.read = [reader = std::move(reader), name](int64_t begin, int64_t count, Dtype as, std::byte* out) {
+    const formats::ShardedReader::Location& stored = reader->at(name);
+    if (stored.entry->dtype == as) {
+      const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
+      std::memcpy(out, stored.bytes().data() + static_cast<size_t>(begin) * size,
+                  static_cast<size_t>(count) * size);
+      return;
+    }
+    std::vector<float> values(static_cast<size_t>(count));
+    read_as_float(*reader, name, begin, count, values.data());
+    store_floats(values.data(), count, as, out);
+  };
+  return view;
+}
+
+SavedTensor saved(TensorView view, Dtype dtype) {
+  SavedTensor tensor{{std::move(view.name), dtype, std::move(view.shape)}, nullptr};
+  tensor.read = [read = std::move(view.read), dtype](int64_t begin, int64_t count, std::byte* out) {
+    read(begin, count, dtype, out);
+  };
+  return tensor;
+}
+
+}  // namespace fathom::checkpoint
