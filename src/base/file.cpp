@@ -6,6 +6,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -111,6 +112,41 @@ void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
     source += n;
     offset += static_cast<uint64_t>(n);
     bytes -= static_cast<size_t>(n);
+  }
+}
+
+void AtomicFile::append_from(const fs::path& source, uint64_t begin, uint64_t bytes) {
+  flush();
+  const int from = ::open(source.c_str(), O_RDONLY | O_CLOEXEC);
+  if (from < 0) throw FileError("cannot open {}: {}", source.string(), std::strerror(errno));
+  struct Closer {
+    int fd;
+    ~Closer() { ::close(fd); }
+  } closer{from};
+  offset_ += bytes;
+  bool in_kernel = true;
+  while (bytes > 0) {
+    ssize_t n;
+    if (in_kernel) {
+      off_t at = static_cast<off_t>(begin);
+      n = ::copy_file_range(from, &at, fd_, nullptr, bytes, 0);
+      // Whatever it is that it cannot do here, the plain way says it better.
+      if (n <= 0 && errno != EINTR) {
+        in_kernel = false;
+        continue;
+      }
+    } else {
+      std::string block(std::min<uint64_t>(bytes, kBufferBytes), '\0');
+      n = ::pread(from, block.data(), block.size(), static_cast<off_t>(begin));
+      if (n == 0) throw FileError("cannot read {}: it ends at byte {}", source.string(), begin);
+      if (n > 0) write_all(fd_, block.data(), static_cast<size_t>(n), path_);
+    }
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      throw FileError("cannot read {} at byte {}: {}", source.string(), begin, std::strerror(errno));
+    }
+    begin += static_cast<uint64_t>(n);
+    bytes -= static_cast<uint64_t>(n);
   }
 }
 

@@ -47,6 +47,9 @@ class AtomicFile {
   void write(std::string_view text) { write(text.data(), text.size()); }
   void write_at(uint64_t offset, const void* data,
                 size_t bytes);  // pwrite; does not move the append position
+  // Appends bytes of another file without taking them through memory where the file systems can (sharing the
+  // blocks where they can do that). Throws FileError also where the source ends early.
+  void append_from(const fs::path& source, uint64_t begin, uint64_t bytes);
   uint64_t offset() const { return offset_; }
   void commit();
 

@@ -3,6 +3,8 @@
 // summation of numpy.sum.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <random>
 #include <span>
@@ -17,10 +19,21 @@ class NumpyRandomState {
   // Uniform in [0, highest], by masks and rejection.
   uint64_t interval(uint64_t highest);
 
-  // Fisher-Yates from the back.
+  // Fisher-Yates from the back. Partners are drawn a block ahead, so that memory is asked for before it is
+  // needed: they depend on the places only.
   template <typename T>
   void shuffle(std::span<T> values) {
-    for (size_t i = values.size(); i-- > 1;) std::swap(values[i], values[interval(i)]);
+    constexpr size_t kBlock = 64;
+    uint64_t partners[kBlock];
+    for (size_t i = values.size(); i > 1;) {
+      const size_t count = std::min(kBlock, i - 1);
+      for (size_t k = 0; k < count; ++k) {
+        partners[k] = interval(i - 1 - k);
+        __builtin_prefetch(&values[partners[k]], 1);
+      }
+      for (size_t k = 0; k < count; ++k) std::swap(values[i - 1 - k], values[partners[k]]);
+      i -= count;
+    }
   }
 
  private:

@@ -7,8 +7,12 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 #include "base/error.h"
+#include "base/parallel.h"
+#include "data/builder.h"
 
 namespace fathom::data {
 namespace {
@@ -34,8 +38,13 @@ void check_weights(const std::vector<config::DataSource>& sources) {
 }  // namespace
 
 TrainingData::TrainingData(const config::DataSection& section, Split split, int64_t num_samples,
-                           uint64_t seed, int32_t eod_id, int64_t vocab_size)
-    : section_(section), split_(split), seed_(checked_seed(seed)), eod_id_(eod_id), vocab_size_(vocab_size) {
+                           uint64_t seed, int32_t eod_id, int64_t vocab_size, const IndexCache& cache)
+    : section_(section),
+      split_(split),
+      seed_(checked_seed(seed)),
+      eod_id_(eod_id),
+      vocab_size_(vocab_size),
+      cache_(cache) {
   if (eod_id < 0 && (section.reset_position_ids || section.reset_attention_mask || section.eod_mask_loss))
     throw ConfigError(
         "data: reset_position_ids, reset_attention_mask and eod_mask_loss need the id that ends documents, "
@@ -72,9 +81,45 @@ GptDatasetOptions TrainingData::options_for(const formats::IndexedDataset& datas
 }
 
 void TrainingData::build_single(const config::DataSource& source, int64_t num_samples) {
-  const auto dataset = std::make_shared<const formats::IndexedDataset>(source.path);
-  datasets_.push_back(std::make_unique<GptDataset>(dataset, options_for(*dataset, num_samples)));
+  build_members({source}, {num_samples});
   weights_ = {1.0};
+}
+
+void TrainingData::build_members(const std::vector<config::DataSource>& sources,
+                                 const std::vector<int64_t>& samples) {
+  datasets_.resize(sources.size());
+  parallel_tasks(static_cast<int64_t>(sources.size()), [&](int64_t task) {
+    const auto d = static_cast<size_t>(task);
+    const auto dataset = std::make_shared<const formats::IndexedDataset>(sources[d].path);
+    datasets_[d] = std::make_unique<GptDataset>(dataset, options_for(*dataset, samples[d]), cache_);
+  });
+}
+
+template <typename Make>
+void TrainingData::find_or_make_blend(const char* kind, std::span<const double> weights, int64_t size,
+                                      Make&& make) {
+  std::string description = fmt::format("blend {}\nsamples {}\n", kind, size);
+  for (const double weight : weights)
+    description += fmt::format("{:016x}\n", std::bit_cast<uint64_t>(weight));
+  const auto map = [&] {
+    auto entry = cache_.find(description);
+    const auto count = static_cast<size_t>(size);
+    if (!entry || entry->arrays.size() != 2 || entry->arrays[0].size() != count * sizeof(int16_t) ||
+        entry->arrays[1].size() != count * sizeof(int64_t))
+      return false;
+    blend_dataset_ = {reinterpret_cast<const int16_t*>(entry->arrays[0].data()), count};
+    blend_sample_ = {reinterpret_cast<const int64_t*>(entry->arrays[1].data()), count};
+    blend_entry_ = std::move(entry);
+    return true;
+  };
+  if (map()) return;
+  built_blend_ = make();
+  blend_dataset_ = built_blend_.dataset;
+  blend_sample_ = built_blend_.sample;
+  if (!cache_) return;
+  const std::span<const std::byte> arrays[] = {std::as_bytes(blend_dataset_), std::as_bytes(blend_sample_)};
+  cache_.store(description, arrays);
+  if (map()) built_blend_ = {};
 }
 
 void TrainingData::build_blend(const std::vector<config::DataSource>& sources, int64_t num_samples) {
@@ -83,39 +128,51 @@ void TrainingData::build_blend(const std::vector<config::DataSource>& sources, i
   weights = normalized(weights);
   std::vector<int64_t> built(sources.size(), 0);
   if (num_samples > 0) built = blend_sizes(weights, num_samples, kSurplus);
+  build_members(sources, built);
   std::vector<int64_t> sizes;
-  for (size_t d = 0; d < sources.size(); ++d) {
-    const auto dataset = std::make_shared<const formats::IndexedDataset>(sources[d].path);
-    datasets_.push_back(std::make_unique<GptDataset>(dataset, options_for(*dataset, built[d])));
-    sizes.push_back(datasets_.back()->size());
-  }
+  for (const auto& member : datasets_) sizes.push_back(member->size());
   if (num_samples <= 0) {
-    blend_ = blend_exhaustive(sizes);
     weights_.assign(sizes.begin(), sizes.end());
+    find_or_make_blend("to the last sample of each", weights_,
+                       std::accumulate(sizes.begin(), sizes.end(), int64_t{0}),
+                       [&] { return blend_exhaustive(sizes); });
     return;
   }
   int64_t total = 0;
   for (const int64_t size : blend_sizes(weights, num_samples, 0)) total += size;
   weights_ = normalized(weights);  // Megatron's blend normalises once more, which can move the last bit
-  blend_ = blend(weights_, total);
+  find_or_make_blend("by weight", weights_, total, [&] { return blend(weights_, total); });
   // The surplus makes this rare; Megatron gives up here, we build the member larger.
   std::vector<int64_t> drawn(sources.size(), 0);
-  for (const int16_t d : blend_.dataset) ++drawn[static_cast<size_t>(d)];
+  for (const int16_t d : blend_dataset_) {
+    if (d < 0 || static_cast<size_t>(d) >= drawn.size())
+      throw DataError("{}: it holds a blend that does not fit the datasets; delete it",
+                      blend_entry_ ? blend_entry_->file.path().string() : "data");
+    ++drawn[static_cast<size_t>(d)];
+  }
   for (size_t d = 0; d < sources.size(); ++d) {
     if (drawn[d] <= sizes[d]) continue;
     const auto dataset = std::make_shared<const formats::IndexedDataset>(sources[d].path);
-    datasets_[d] = std::make_unique<GptDataset>(dataset, options_for(*dataset, drawn[d]));
+    datasets_[d] = std::make_unique<GptDataset>(dataset, options_for(*dataset, drawn[d]), cache_);
   }
 }
 
 int64_t TrainingData::size() const {
-  return blend_.dataset.empty() ? datasets_[0]->size() : static_cast<int64_t>(blend_.dataset.size());
+  return datasets_.size() == 1 ? datasets_[0]->size() : static_cast<int64_t>(blend_dataset_.size());
 }
 
 TrainingData::Origin TrainingData::origin(int64_t index) const {
   FATHOM_ASSERT(index >= 0 && index < size());
-  if (blend_.dataset.empty()) return {0, index};
-  return {blend_.dataset[static_cast<size_t>(index)], blend_.sample[static_cast<size_t>(index)]};
+  if (datasets_.size() == 1) return {0, index};
+  const Origin origin{blend_dataset_[static_cast<size_t>(index)], blend_sample_[static_cast<size_t>(index)]};
+  const bool fits = origin.dataset >= 0 && origin.dataset < static_cast<int64_t>(datasets_.size()) &&
+                    origin.sample >= 0 &&
+                    origin.sample < datasets_[static_cast<size_t>(origin.dataset)]->size();
+  if (!fits && blend_entry_)
+    throw DataError("{}: it holds a blend that does not fit the datasets; delete it",
+                    blend_entry_->file.path().string());
+  FATHOM_ASSERT(fits);
+  return origin;
 }
 
 Sample TrainingData::sample(int64_t index) const {
@@ -152,6 +209,21 @@ void TrainingData::compute_fingerprint() {
     facts.push_back(member->has_separate_last_epoch());
   }
   fingerprint_ = fmt::format("{:016x}", XXH64(facts.data(), facts.size() * sizeof(uint64_t), 0));
+}
+
+int32_t document_end_id(const config::Recipe& recipe) {
+  if (!recipe.data.train.empty())
+    if (const auto metadata = read_dataset_metadata(recipe.data.train[0].path);
+        metadata && metadata->eod_id >= 0)
+      return metadata->eod_id;
+  return recipe.model.eos_token_ids.empty() ? -1 : static_cast<int32_t>(recipe.model.eos_token_ids[0]);
+}
+
+std::unique_ptr<TrainingData> open_run_data(const config::Recipe& recipe, Split split, int64_t num_samples,
+                                            const IndexCache& cache) {
+  const uint64_t seed = split == Split::train ? recipe.seed : kHeldOutSeed;
+  return std::make_unique<TrainingData>(recipe.data, split, num_samples, seed, document_end_id(recipe),
+                                        recipe.model.vocab_size, cache);
 }
 
 }  // namespace fathom::data

@@ -186,6 +186,14 @@ int64_t IndexedDataset::document_begin(int64_t document) const {
   return load<int64_t>(documents_, document);
 }
 
+std::span<const std::byte> IndexedDataset::lengths_bytes() const {
+  return {lengths_, static_cast<size_t>(num_sequences_) * sizeof(int32_t)};
+}
+
+std::span<const std::byte> IndexedDataset::modes_bytes() const {
+  return {modes_, has_modes_ ? static_cast<size_t>(num_sequences_) : 0};
+}
+
 std::span<const std::byte> IndexedDataset::sequence_bytes(int64_t sequence) const {
   return {bin_.data() + sequence_pointer(sequence),
           static_cast<size_t>(sequence_length(sequence) * token_type_bytes(type_))};

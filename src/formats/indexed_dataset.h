@@ -61,6 +61,10 @@ class IndexedDataset {
   // First sequence of a document; document_begin(num_documents()) == num_sequences().
   int64_t document_begin(int64_t document) const;
 
+  // The arrays as they lie in .idx, without alignment: int32 lengths, int8 modes (empty: none).
+  std::span<const std::byte> lengths_bytes() const;
+  std::span<const std::byte> modes_bytes() const;
+
   // The values as they lie in .bin, of a sequence.
   std::span<const std::byte> sequence_bytes(int64_t sequence) const;
   // `count` token ids from token `begin` of a sequence. Throws DataError: a float type, an id outside int32.
@@ -89,7 +93,7 @@ class IndexedDataset {
 // files appear at commit() or not at all; an older pair of this name stays until then.
 class IndexedDatasetWriter {
  public:
-  IndexedDatasetWriter(const std::filesystem::path& prefix, TokenType type);  // an integer type
+  IndexedDatasetWriter(const std::filesystem::path& prefix, TokenType type);
   ~IndexedDatasetWriter();
 
   // Throws DataError naming the sequence: an id that the type cannot hold, over 2^31-1 tokens; FileError.

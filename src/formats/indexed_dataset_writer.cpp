@@ -95,6 +95,8 @@ std::pair<int64_t, int64_t> range_of(TokenType type) {
       return {-32768, 32767};
     case TokenType::uint16:
       return {0, 65535};
+    case TokenType::float32:  // whole numbers that it holds exactly
+      return {-(1 << 24), 1 << 24};
     default:
       return {std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()};
   }
@@ -130,9 +132,7 @@ struct IndexedDatasetWriter::State {
 };
 
 IndexedDatasetWriter::IndexedDatasetWriter(const std::filesystem::path& prefix, TokenType type)
-    : state_(std::make_unique<State>(prefix, type)) {
-  FATHOM_ASSERT(type != TokenType::float32 && type != TokenType::float64);
-}
+    : state_(std::make_unique<State>(prefix, type)) {}
 
 IndexedDatasetWriter::~IndexedDatasetWriter() = default;
 
@@ -146,18 +146,26 @@ void IndexedDatasetWriter::add_sequence(std::span<const int32_t> tokens) {
     if (tokens[i] < lowest || tokens[i] > highest)
       throw DataError("{}.bin: sequence {}, token {}: id {} does not fit into {}", s.prefix.string(),
                       s.lengths.count(), i, tokens[i], token_type_name(s.type));
-  switch (token_type_bytes(s.type)) {
-    case 1:
+  switch (s.type) {
+    case TokenType::uint8:
+    case TokenType::int8:
       narrow<uint8_t>(tokens, s.narrowed);
       break;
-    case 2:
+    case TokenType::uint16:
+    case TokenType::int16:
       narrow<uint16_t>(tokens, s.narrowed);
       break;
-    case 4:
+    case TokenType::int32:
       narrow<int32_t>(tokens, s.narrowed);
       break;
-    default:
+    case TokenType::int64:
       narrow<int64_t>(tokens, s.narrowed);
+      break;
+    case TokenType::float32:
+      narrow<float>(tokens, s.narrowed);
+      break;
+    case TokenType::float64:
+      narrow<double>(tokens, s.narrowed);
       break;
   }
   s.bin.write(s.narrowed.data(), s.narrowed.size());

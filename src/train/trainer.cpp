@@ -14,7 +14,6 @@
 #include "base/stop_signal.h"
 #include "config/supported.h"
 #include "config/tensor_table.h"
-#include "data/builder.h"
 #include "kernels/isa.h"
 #include "model/deepseek.h"
 #include "ops/allocator.h"
@@ -42,15 +41,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// The id that ends documents: what the dataset was built with, else the model's.
-int32_t eod_id(const config::Recipe& recipe) {
-  if (!recipe.data.train.empty())
-    if (const auto metadata = data::read_dataset_metadata(recipe.data.train[0].path);
-        metadata && metadata->eod_id >= 0)
-      return metadata->eod_id;
-  return recipe.model.eos_token_ids.empty() ? -1 : static_cast<int32_t>(recipe.model.eos_token_ids[0]);
 }
 
 std::filesystem::path tokenizer_of(const config::Recipe& recipe) {
@@ -142,17 +132,15 @@ class Trainer {
 
 Trainer::Trainer(const config::Recipe& recipe)
     : recipe_(recipe), registry_(recipe.model, recipe.train.precision, c10::kCPU, true), model_(registry_) {
-  const int32_t eod = eod_id(recipe);
+  const data::IndexCache cache = data::run_cache(recipe);
   const auto open = [&](data::Split split, int64_t samples) {
-    const uint64_t seed = split == data::Split::train ? recipe.seed : data::kHeldOutSeed;
-    return std::make_unique<data::TrainingData>(recipe.data, split, samples, seed, eod,
-                                                recipe.model.vocab_size);
+    return data::open_run_data(recipe, split, samples, cache);
   };
   const int64_t epoch = recipe.train.epochs > 0 ? open(data::Split::train, 0)->size() : 0;
   plan_ = plan_run(recipe, epoch);
   data_ = open(data::Split::train, plan_.total_samples);
   if (recipe.train.eval_every > 0) held_out_ = open(data::Split::valid, 0);
-  registry_.allocate_grads();
+  registry_.allocate_grads(recipe.train.grad_dtype);
   optimizer_ = std::make_unique<Optimizer>(registry_, recipe.train.optimizer);
   store_ = std::make_unique<CheckpointStore>(recipe.output_dir, recipe.checkpoint, tokenizer_of(recipe));
   const int64_t every = recipe.checkpoint.every;

@@ -101,6 +101,88 @@ TEST(TrainingData, draws_every_sample_as_megatron) {
   EXPECT_GT(compared, 400);
 }
 
+// 64-bit FNV-1a over int32 values, low byte first, as the fixture's script computes it.
+class Digest {
+ public:
+  template <typename Values>
+  void add(const Values& values) {
+    for (const auto value : values)
+      for (int shift = 0; shift < 32; shift += 8)
+        hash_ =
+            (hash_ ^ (static_cast<uint32_t>(static_cast<int32_t>(value)) >> shift & 255)) * 0x100000001b3u;
+  }
+  std::string text() const { return fmt::format("{:016x}", hash_); }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
+std::vector<config::DataSource> sources_of(const Json& blend) {
+  std::vector<config::DataSource> sources;
+  for (size_t i = 0; i < blend["sources"].size(); ++i)
+    sources.push_back({kFixtures / blend["sources"][i].get<std::string>(),
+                       blend.contains("weights") ? blend["weights"][i].get<double>() : 1.0});
+  return sources;
+}
+
+// Seeds, lengths, epochs, splits, blends and masks in many combinations; each twice, without a cache and from
+// one.
+TEST(TrainingData, draws_a_matrix_of_configurations_as_megatron) {
+  const test::ScratchDirectory scratch;
+  const IndexCache cache(scratch / "cache");
+  const Json matrix = read_json_file(kFixtures / "megatron_matrix.json");
+  EXPECT_GT(matrix["cases"].size(), 300u);
+  int64_t compared = 0;
+  for (const Json& c : matrix["cases"]) {
+    SCOPED_TRACE(c.dump());
+    auto data = section({}, c["seq_length"]);
+    if (c.contains("per_split")) {
+      data.train = sources_of(c["per_split"][0]);
+      data.valid = sources_of(c["per_split"][1]);
+    } else {
+      data.train = sources_of(c);
+      data.split = c["split"];
+    }
+    const bool flags = c.contains("flags");
+    if (flags) {
+      data.reset_position_ids = c["flags"][0];
+      data.reset_attention_mask = c["flags"][1];
+      data.eod_mask_loss = c["flags"][2];
+    }
+    for (size_t split = 0; split < 3; ++split) {
+      const Json& expected = c["splits"][split];
+      if (expected.is_null() || expected["size"] == 0) continue;
+      const int64_t wanted = c["samples"][split].is_null() ? 0 : c["samples"][split].get<int64_t>();
+      if (wanted == 0 && !c["samples"][split].is_null()) continue;
+      for (const IndexCache& used : {IndexCache(), cache, cache}) {
+        const TrainingData training(data, static_cast<Split>(split), wanted, c["seed"], oracle()["eod"],
+                                    kVocab, used);
+        ASSERT_EQ(training.size(), expected["size"]);
+        Digest tokens, origin, loss_mask, position_ids, first_visible;
+        for (int64_t i = 0; i < training.size(); ++i) {
+          const Sample sample = training.sample(i);
+          tokens.add(sample.tokens);
+          origin.add(std::vector<int64_t>{training.origin(i).dataset});
+          loss_mask.add(sample.loss_mask);
+          position_ids.add(sample.position_ids);
+          std::vector<int32_t> visible(static_cast<size_t>(data.seq_length));
+          for (const int32_t start : sample.document_starts)
+            std::fill(visible.begin() + start, visible.end(), start);
+          first_visible.add(visible);
+          ++compared;
+        }
+        EXPECT_EQ(tokens.text(), expected["tokens"]);
+        EXPECT_EQ(origin.text(), expected["dataset"]);
+        if (!flags) continue;
+        EXPECT_EQ(loss_mask.text(), expected["loss_mask"]);
+        EXPECT_EQ(position_ids.text(), expected["position_ids"]);
+        EXPECT_EQ(first_visible.text(), expected["first_visible"]);
+      }
+    }
+  }
+  EXPECT_GT(compared, 20000);
+}
+
 // n one-token sequences 2, 3, ...: with seq_length 1, sample i's first token names its place in the data.
 std::filesystem::path counting_dataset(const std::filesystem::path& prefix, int32_t count,
                                        int32_t first = 2) {

@@ -87,6 +87,72 @@ TEST(IndexedDataset, writes_the_bytes_that_megatron_writes) {
   }
 }
 
+std::string unhex(const std::string& text) {
+  std::string bytes;
+  for (size_t i = 0; i < text.size(); i += 2)
+    bytes += static_cast<char>(std::stoi(text.substr(i, 2), nullptr, 16));
+  return bytes;
+}
+
+TEST(IndexedDataset, every_type_is_written_and_read_as_megatron_does) {
+  const test::ScratchDirectory scratch;
+  const Json expected = read_json_file(kData / "dtypes.json");
+  const auto documents = expected["documents"].get<std::vector<std::vector<std::vector<int32_t>>>>();
+  EXPECT_EQ(expected["types"].size(), 8u);
+  for (const auto& [name, files] : expected["types"].items()) {
+    SCOPED_TRACE(name);
+    const auto type = static_cast<TokenType>(files["code"].get<int>());
+    EXPECT_EQ(token_type_name(type), name);
+    IndexedDatasetWriter writer(scratch / name, type);
+    for (const auto& document : documents) {
+      for (const auto& tokens : document) writer.add_sequence(tokens);
+      writer.end_document();
+    }
+    writer.commit();
+    EXPECT_EQ(read_text_file(scratch / (name + ".bin")), unhex(files["bin"]));
+    EXPECT_EQ(read_text_file(scratch / (name + ".idx")), unhex(files["idx"]));
+    const IndexedDataset dataset(scratch / name);
+    ASSERT_EQ(dataset.num_documents(), 5);
+    EXPECT_EQ(dataset.sequence_bytes(0).size(), 3u * static_cast<size_t>(token_type_bytes(type)));
+    int32_t token = 0;
+    if (type == TokenType::float32 || type == TokenType::float64) {
+      EXPECT_THROW(dataset.read(0, 0, 1, &token), DataError);
+    } else {
+      EXPECT_EQ(sequence(dataset, 0), documents[1][0]);
+      EXPECT_EQ(sequence(dataset, 3), documents[2][2]);
+    }
+  }
+}
+
+TEST(IndexedDataset, over_4_GiB_are_read_through_the_map) {
+  // 2^31 + 5 tokens of uint16 in two sequences; the .bin has holes, its index is written by hand.
+  const test::ScratchDirectory scratch;
+  constexpr int64_t kFirst = (int64_t{1} << 31) - 1, kSecond = 6;
+  {
+    AtomicFile idx(scratch / "big.idx");
+    write_index_header(idx, TokenType::uint16, 2, 1);
+    const int32_t lengths[] = {static_cast<int32_t>(kFirst), kSecond};
+    const int64_t pointers[] = {0, 2 * kFirst}, documents[] = {0, 2};
+    idx.write(lengths, sizeof lengths);
+    idx.write(pointers, sizeof pointers);
+    idx.write(documents, sizeof documents);
+    idx.commit();
+    AtomicFile bin(scratch / "big.bin");
+    const uint16_t tail[] = {11, 12, 13, 14, 15, 16, 17, 18};
+    bin.write_at(2 * (kFirst + kSecond) - sizeof tail, tail, sizeof tail);
+    bin.commit();
+  }
+  const uint64_t before = anonymous_resident_bytes();
+  const IndexedDataset dataset(scratch / "big");
+  EXPECT_EQ(dataset.num_tokens(), kFirst + kSecond);
+  EXPECT_GT(dataset.sequence_pointer(1) + 4, int64_t{1} << 32);
+  EXPECT_THAT(sequence(dataset, 1), ElementsAre(13, 14, 15, 16, 17, 18));
+  int32_t last[3];
+  dataset.read(0, kFirst - 3, 3, last);
+  EXPECT_THAT(last, ElementsAre(0, 11, 12));
+  EXPECT_LT(anonymous_resident_bytes(), before + (1 << 20)) << "it was copied";
+}
+
 TEST(IndexedDataset, parts_joined_are_the_whole) {
   const test::ScratchDirectory scratch;
   const IndexedDataset source(kData / "ag_news_prompt_targets_document");
