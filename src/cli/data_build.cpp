@@ -111,7 +111,9 @@ void add_data_build(CLI::App& data) {
       "build",
       "Turn text (.tokens, .txt, .jsonl, each also as .gz or .zst) into a Megatron .bin/.idx dataset");
   const auto flags = std::make_shared<BuildFlags>();
-  command->add_option("--tokenizer", flags->tokenizer, "tokenizer.json, or a directory that holds one")
+  command
+      ->add_option("--tokenizer", flags->tokenizer,
+                   "tokenizer.json, tiktoken.model, or a directory that holds one")
       ->required();
   command->add_option(
       "--input", flags->inputs,

@@ -42,7 +42,7 @@ void add_init(CLI::App& app) {
       ->check(CLI::IsMember({"bf16", "fp32", "fp8"}));
   command->add_option("--seed", options->seed, "the same values as a training run with this seed (1234)");
   command->add_option("--tokenizer", options->tokenizer,
-                      "copy this tokenizer (tokenizer.json, or its directory) along");
+                      "copy this tokenizer (tokenizer.json, tiktoken.model, or the directory) along");
   command->footer(
       "Examples:\n"
       "  fathom init configs/models/tiny.json out/random\n"

@@ -93,6 +93,7 @@ struct TrainSection {
   ScheduledValue global_batch_size{8};  // sequences an optimizer step
   int64_t micro_batch_size = 1;
   Precision precision = Precision::bf16;
+  StateDtype grad_dtype = StateDtype::fp32;  // of main_grad under Precision::bf16
   OptimizerSection optimizer;
   LrSection lr;
   double clip_grad_norm = 1.0;  // 0: no clipping

@@ -17,6 +17,7 @@ class Checker {
   void run() const {
     check_length();
     check_batch();
+    check_precision();
     check_lr();
     check_data();
     check_model();
@@ -46,6 +47,14 @@ class Checker {
         fail("train.global_batch_size",
              fmt::format("is {}, not a multiple of train.micro_batch_size x parallel.data = {}", piece.value,
                          unit));
+  }
+
+  void check_precision() const {
+    const TrainSection& train = recipe_.train;
+    const bool is_free = train.precision == Precision::bf16 || train.precision == Precision::bf16_pure;
+    if (train.grad_dtype == StateDtype::bf16 && !is_free)
+      fail("train.grad_dtype",
+           fmt::format("is bf16, which train.precision {} cannot keep: leave it out", name(train.precision)));
   }
 
   void check_lr() const {

@@ -97,6 +97,11 @@ void visit_train(RecipeVisitor& v, TrainSection& train) {
             "products; "
             "`fp64`: for proofs."},
            train.precision, {"fp32", "bf16", "bf16_pure", "fp8", "fp64"});
+  v.choice(
+      {"grad_dtype", "",
+       "What precision `bf16` adds weights' gradients in: fp32, or bf16, which saves 2 bytes a parameter "
+       "and rounds after each micro-batch."},
+      train.grad_dtype, {"fp32", "bf16"});
   visit_optimizer(v, train.optimizer);
   visit_lr(v, train.lr);
   v.number({"clip_grad_norm", "", "Largest global gradient norm; 0: no clipping."}, train.clip_grad_norm,

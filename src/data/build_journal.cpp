@@ -37,6 +37,14 @@ std::string inputs_fingerprint(const std::vector<fs::path>& inputs) {
   return hex_hash(text);
 }
 
+// What decides the ids: tokenizer.json by itself; of a rank file the special tokens stand beside it.
+std::string tokenizer_hash(const fs::path& path) {
+  std::string text(MappedFile(path).text());
+  const fs::path config = path.parent_path() / "tokenizer_config.json";
+  if (path.extension() != ".json" && fs::exists(config)) text += read_text_file(config);
+  return hex_hash(text);
+}
+
 }  // namespace
 
 BuildJournal::BuildJournal(const BuildOptions& options, const tokenizer::Tokenizer& tokenizer)
@@ -44,7 +52,7 @@ BuildJournal::BuildJournal(const BuildOptions& options, const tokenizer::Tokeniz
       prefix_(options.output_prefix),
       directory_(options.output_prefix.string() + ".build"),
       file_(directory_ / "journal.json"),
-      tokenizer_fingerprint_(hex_hash(MappedFile(tokenizer.path()).text())) {
+      tokenizer_fingerprint_(tokenizer_hash(tokenizer.path())) {
   // --on-error, --split and the number of workers may change: they decide nothing about what is done already.
   fingerprint_ = {{"version", 1},
                   {"inputs", inputs_fingerprint(options.inputs)},

@@ -73,8 +73,9 @@ struct DatasetMetadata {
   int32_t eod_id = -1;      // the tokenizer's, -1: none
   bool append_eod = false;  // whether documents end with it
   int64_t vocab_size = 0;
-  std::string tokenizer;              // path as given to the build
-  std::string tokenizer_fingerprint;  // xxHash64 of tokenizer.json
+  std::string tokenizer;  // path as given to the build
+  // xxHash64 of tokenizer.json, or of tiktoken.model and the tokenizer_config.json beside it
+  std::string tokenizer_fingerprint;
 };
 std::optional<DatasetMetadata> read_dataset_metadata(
     const std::filesystem::path& prefix);  // throws ConfigError

@@ -24,6 +24,7 @@ TrainerState TrainerState::fresh(const config::Recipe& recipe, const std::string
   state.seed = recipe.seed;
   state.data_fingerprint = data_fingerprint;
   state.precision = config::name(recipe.train.precision);
+  if (recipe.train.grad_dtype == config::StateDtype::bf16) state.precision += " with bf16 gradients";
   state.isa = kernels::name(kernels::isa());
   state.threads = num_threads();
   return state;

@@ -41,8 +41,10 @@ at::ScalarType value_dtype(config::Precision precision) {
   }
 }
 
-at::ScalarType main_grad_dtype(config::Precision precision) {
+at::ScalarType main_grad_dtype(config::Precision precision, config::StateDtype grad_dtype) {
   switch (precision) {
+    case config::Precision::bf16:
+      return grad_dtype == config::StateDtype::bf16 ? at::kBFloat16 : at::kFloat;
     case config::Precision::bf16_pure:
       return at::kBFloat16;
     case config::Precision::fp64:
@@ -155,11 +157,11 @@ void ParameterRegistry::initialize(uint64_t seed) {
   }
 }
 
-void ParameterRegistry::allocate_grads() {
+void ParameterRegistry::allocate_grads(config::StateDtype grad_dtype) {
+  const at::ScalarType dtype = main_grad_dtype(precision_, grad_dtype);
   for (Parameter& parameter : parameters_) {
     if (parameter.is_router_bias) continue;
-    parameter.main_grad =
-        at::empty(parameter.shape, parameter.value.options().dtype(main_grad_dtype(precision_)));
+    parameter.main_grad = at::empty(parameter.shape, parameter.value.options().dtype(dtype));
     parameter.main_grad_empty = true;
   }
 }

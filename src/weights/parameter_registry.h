@@ -48,7 +48,8 @@ struct TiedCopy {
 
 // What the dtype of a parameter is under a precision: fp32 float, bf16 and bf16_pure bfloat16, fp64 double.
 at::ScalarType value_dtype(config::Precision precision);
-at::ScalarType main_grad_dtype(config::Precision precision);
+// bf16 and fp32 float (bf16: bfloat16 where `grad_dtype` says so), bf16_pure bfloat16, fp64 double.
+at::ScalarType main_grad_dtype(config::Precision precision, config::StateDtype grad_dtype);
 
 class ParameterRegistry {
  public:
@@ -78,8 +79,9 @@ class ParameterRegistry {
   // Values from (seed, HF name, global element index): any layout starts from the same weights. Normal with
   // initializer_range, norms 1, correction bias 0.
   void initialize(uint64_t seed);
-  void allocate_grads();  // main_grad of every trained parameter
-  void clear_grads();     // marks them empty; no memory is touched
+  // main_grad of every trained parameter
+  void allocate_grads(config::StateDtype grad_dtype = config::StateDtype::fp32);
+  void clear_grads();  // marks them empty; no memory is touched
   // Sets a piece from float values [numel] (masters and value); rounds as the precision says.
   void set_piece(Parameter& parameter, const Piece& piece, const float* values);
   // The fp32 master (the value itself where there is none) of a piece.

@@ -141,6 +141,8 @@ TEST_F(RecipeTest, contradictions_are_refused) {
   EXPECT_THAT(error_with({"train.lr.decay_steps=11"}), HasSubstr("decay_steps is 11"));
   EXPECT_THAT(error_with({"train.lr.schedule=wsd", "train.lr.warmup_steps=6", "train.lr.decay_steps=6"}),
               HasSubstr("make 12, more than train.steps 10"));
+  EXPECT_THAT(error_with({"train.grad_dtype=bf16", "train.precision=fp32"}),
+              HasSubstr("train.grad_dtype is bf16, which train.precision fp32 cannot keep"));
   EXPECT_THAT(error_with({"train.lr.min=1"}), HasSubstr("above train.lr.peak"));
   EXPECT_THAT(error_with({"train.lr.schedule=step"}), HasSubstr("step_at is missing"));
   EXPECT_THAT(error_with({"train.lr.schedule=step", "train.lr.step_at=[4, 4]"}), HasSubstr("must ascend"));

@@ -32,7 +32,8 @@ TEST(ResumeRuns, CK_1_ten_and_ten_is_twenty) {
   const TinyRun run;
   const Sets common = {
       "checkpoint.every=10",        "data.reset_attention_mask=true",   "data.reset_position_ids=true",
-      "train.lr.schedule=constant", "train.optimizer.state_dtype=bf16", "train.precision=bf16"};
+      "train.lr.schedule=constant", "train.optimizer.state_dtype=bf16", "train.precision=bf16",
+      "train.grad_dtype=bf16"};
   Sets twenty = common, ten = common;
   twenty.insert(twenty.end(), {"train.steps=20"});
   ten.insert(ten.end(), {"train.steps=10", "output_dir=halves"});

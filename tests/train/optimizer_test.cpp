@@ -51,6 +51,7 @@ struct Case {
   Precision precision;
   config::StateDtype state;
   double bound;  // of |step| a step: rounding of parameter and moments
+  config::StateDtype grad = config::StateDtype::fp32;
 };
 
 class OptimizerCase : public testing::TestWithParam<Case> {};
@@ -58,7 +59,7 @@ class OptimizerCase : public testing::TestWithParam<Case> {};
 TEST_P(OptimizerCase, follows_the_plain_formula) {
   const auto registry = test::tiny_registry(test::tiny_model(), GetParam().precision);
   registry->initialize(3);
-  registry->allocate_grads();
+  registry->allocate_grads(GetParam().grad);
   config::OptimizerSection section;
   section.state_dtype = GetParam().state;
   Optimizer optimizer(*registry, section);
@@ -115,6 +116,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"fp32_bf16_state", Precision::fp32, config::StateDtype::bf16, 2e-2},
                     Case{"bf16_split_masters", Precision::bf16, config::StateDtype::fp32, 1e-4},
                     Case{"bf16_bf16_state", Precision::bf16, config::StateDtype::bf16, 2e-2},
+                    Case{"bf16_bf16_grads", Precision::bf16, config::StateDtype::fp32, 1e-4,
+                         config::StateDtype::bf16},
                     Case{"bf16_pure", Precision::bf16_pure, config::StateDtype::fp32, 2e-2},
                     Case{"fp64", Precision::fp64, config::StateDtype::fp32, 1e-12}),
     [](const auto& info) { return std::string(info.param.name); });
