@@ -52,7 +52,7 @@ std::vector<std::filesystem::path> inputs_of(const BuildFlags& flags) {
   data::CorpusInputs inputs = data::find_corpus_inputs(names);
   report_ignored(inputs.ignored);
   if (flags.shard.empty()) return inputs.files;
-  const auto files = data::corpus_shard(inputs.files, flags.shard);
+  auto files = data::corpus_shard(inputs.files, flags.shard);
   log::info("shard {}: {} of {} files, from {} to {}", flags.shard, files.size(), inputs.files.size(),
             files.front().string(), files.back().string());
   return files;

@@ -124,6 +124,7 @@ void TrainingData::find_or_make_blend(const char* kind, std::span<const double> 
 
 void TrainingData::build_blend(const std::vector<config::DataSource>& sources, int64_t num_samples) {
   std::vector<double> weights;
+  weights.reserve(sources.size());
   for (const config::DataSource& source : sources) weights.push_back(source.weight);
   weights = normalized(weights);
   std::vector<int64_t> built(sources.size(), 0);

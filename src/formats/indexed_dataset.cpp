@@ -29,6 +29,7 @@ T load(const std::byte* array, int64_t index) {
 
 template <typename T>
 void convert(const std::byte* from, int64_t count, int32_t* out) {
+  // Signed bytes are numbers here. NOLINTNEXTLINE(bugprone-signed-char-misuse)
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<int32_t>(load<T>(from, i));
 }
 
