@@ -153,6 +153,11 @@ void AtomicFile::append_from(const fs::path& source, uint64_t begin, uint64_t by
 void AtomicFile::commit() {
   flush();
   if (::fsync(fd_) != 0) throw FileError("cannot sync {}: {}", path_.string(), std::strerror(errno));
+  commit_unsynced();
+}
+
+void AtomicFile::commit_unsynced() {
+  flush();
   const int closed = ::close(fd_);
   fd_ = -1;
   if (closed != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {

@@ -52,6 +52,8 @@ class AtomicFile {
   void append_from(const fs::path& source, uint64_t begin, uint64_t bytes);
   uint64_t offset() const { return offset_; }
   void commit();
+  // Without waiting for the disk: for files whose readers find out by themselves that a power cut damaged them.
+  void commit_unsynced();
 
  private:
   void flush();

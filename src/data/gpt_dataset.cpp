@@ -52,7 +52,11 @@ GptDataset::GptDataset(std::shared_ptr<const formats::IndexedDataset> dataset,
     throw DataError(
         "{}: {} sequences are more than the 2147483647 that sample indices can number: split the dataset",
         name, range.end);
-  for (int64_t i = range.begin; i < range.end; ++i) tokens_per_epoch_ += dataset_->sequence_length(i);
+  if (!range.empty())  // the pointers are the running sum of the lengths
+    tokens_per_epoch_ =
+        (dataset_->sequence_pointer(range.end - 1) - dataset_->sequence_pointer(range.begin)) /
+            formats::token_type_bytes(dataset_->type()) +
+        dataset_->sequence_length(range.end - 1);
   if (tokens_per_epoch_ == 0 || (options_.num_samples <= 0 && tokens_per_epoch_ <= seq_length))
     throw DataError(
         "{}: sequences {} to {} hold {} tokens; one sample of seq_length {} needs {}: lower seq_length or "

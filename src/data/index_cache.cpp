@@ -67,7 +67,7 @@ class HashedFile {
   void commit() {
     const uint64_t hash = XXH64_digest(&state_);
     file_.write(&hash, sizeof hash);
-    file_.commit();
+    file_.commit_unsynced();  // the checksum tells
   }
 
  private:
