@@ -40,7 +40,7 @@ TEST_P(DataBuildKills, give_the_bytes_of_a_build_without) {
   put_corpus(run);
   const auto arguments = [&](const std::string& prefix, const std::string& workers) {
     std::vector<std::string> words = {"--input",    "corpus", "--output-prefix", prefix, "--append-eod",
-                                      "--on-error", "skip",   "--save-every",    "0.02", "--workers",
+                                      "--on-error", "skip",   "--save-every",    "0.05", "--workers",
                                       workers};
     words.insert(words.end(), GetParam().begin(), GetParam().end());
     return words;
@@ -49,11 +49,23 @@ TEST_P(DataBuildKills, give_the_bytes_of_a_build_without) {
   const ProcessEnd whole = run.build(arguments("whole", "2"));
   ASSERT_EQ(whole.exit_code, 0) << whole.err;
 
+  // The first of each three dies anywhere in its start; the others when they have saved, a moment later.
+  const fs::path journal = run / "killed.build/journal.json";
   int hits = 0, resumed = 0;
   for (uint64_t round = 0; round < 8; ++round) {
+    const std::string before = test::text_of(journal);
     const auto process =
         run.start(DataBuildRun::build_arguments(arguments("killed", std::to_string(1 + round % 3))));
-    ::usleep(static_cast<useconds_t>(100'000 + uniform(42, round) * 500'000));
+    if (round % 3 == 0) {
+      ::usleep(static_cast<useconds_t>(uniform(42, 2 * round) * 300'000));
+    } else {
+      while (process->is_running()) {
+        const std::string now = test::text_of(journal);
+        if (!now.empty() && now != before) break;
+        ::usleep(500);
+      }
+      ::usleep(static_cast<useconds_t>(uniform(42, 2 * round + 1) * 20'000));
+    }
     process->send(round % 4 == 3 ? SIGINT : SIGKILL);
     const ProcessEnd end = process->wait();
     hits += end.exit_code != 0;
@@ -66,8 +78,8 @@ TEST_P(DataBuildKills, give_the_bytes_of_a_build_without) {
   }
   const ProcessEnd end = run.build(arguments("killed", "2"));
   ASSERT_EQ(end.exit_code, 0) << end.err;
-  EXPECT_GE(hits, 4);
-  EXPECT_GE(resumed + (end.err.find("going on after") != std::string::npos), 3);
+  EXPECT_GE(hits, 3);
+  EXPECT_GE(resumed + (end.err.find("going on after") != std::string::npos), 2);
   const std::vector<std::string> outputs =
       is_split ? std::vector<std::string>{"_train", "_valid", "_test"} : std::vector<std::string>{""};
   for (const std::string& output : outputs) {
