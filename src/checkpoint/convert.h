@@ -1,5 +1,5 @@
 // An HF checkpoint into another: dtype, file size, fewer layers or experts. Streams: anonymous memory stays under 4 MB a
-// thread and 2 kB a tensor, whatever the model.
+// thread and some 2 kB a tensor, whatever the model (7 MB for 1,341 tensors on two threads).
 #pragma once
 
 #include <cstdint>
