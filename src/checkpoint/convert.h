@@ -18,7 +18,7 @@ struct ConvertOptions {
   std::string scale_format;  // of fp8: float32 | ue8m0; empty: as the source, or float32
   uint64_t max_shard_bytes = kDefaultShardBytes;
   CutOptions cut;
-  std::function<bool()> is_stopped = stop_requested;
+  std::function<bool()> is_stopped = stop_requested;  // asked from several threads
 };
 
 struct ConvertReport {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -213,7 +214,7 @@ TEST_F(Convert, WT_10_goes_on_after_a_stop) {
   options.dtype = "fp8";
   const fs::path whole = convert("whole", options), stopped = scratch_ / "stopped";
   options.max_shard_bytes = 400'000;
-  int64_t asked = 0;
+  std::atomic<int64_t> asked = 0;
   options.is_stopped = [&] { return ++asked > 200; };
   EXPECT_THROW(convert_checkpoint(source_, stopped, options), Error);
   EXPECT_FALSE(fs::exists(stopped / "config.json"));
@@ -239,7 +240,7 @@ TEST_F(Convert, WT_10_goes_on_after_a_stop) {
 TEST_F(Convert, starts_anew_when_an_option_changed) {
   ConvertOptions options;
   options.max_shard_bytes = 400'000;
-  int64_t asked = 0;
+  std::atomic<int64_t> asked = 0;
   options.is_stopped = [&] { return ++asked > 200; };
   EXPECT_THROW(convert_checkpoint(source_, scratch_ / "anew", options), Error);
   options.is_stopped = [] { return false; };
