@@ -86,6 +86,8 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::flush() {
+  if (buffer_.empty())
+    return;  // so that write_at may run on several threads once nothing is appended any more
   write_all(fd_, buffer_.data(), buffer_.size(), path_);
   buffer_.clear();
 }

@@ -97,15 +97,30 @@ std::vector<std::string> write_model_files(const fs::path& directory, const conf
     }
   }
   if (weight_files.size() > 1) {
-    formats::SafetensorsIndex index;
-    for (const SavedFile& file : weight_files) {
-      index.total_size += file.bytes();
-      for (const SavedTensor& tensor : file.tensors) index.weight_map[tensor.declaration.name] = file.name;
-    }
-    formats::write_safetensors_index(directory / formats::kIndexFileName, index);
+    write_index(directory, weight_files);
     names.emplace_back(formats::kIndexFileName);
   }
   return names;
+}
+
+void write_index(const fs::path& directory, const std::vector<SavedFile>& weight_files) {
+  formats::SafetensorsIndex index;
+  for (const SavedFile& file : weight_files) {
+    index.total_size += file.bytes();
+    for (const SavedTensor& tensor : file.tensors) index.weight_map[tensor.declaration.name] = file.name;
+  }
+  formats::write_safetensors_index(directory / formats::kIndexFileName, index);
+}
+
+void copy_companions(const fs::path& from, const fs::path& to) {
+  std::vector<std::string> names(std::begin(kTokenizerFiles), std::end(kTokenizerFiles));
+  for (const char* name :
+       {"generation_config.json", "added_tokens.json", "chat_template.json", "vocab.json", "merges.txt"})
+    names.emplace_back(name);
+  for (const auto& entry : fs::directory_iterator(from))
+    if (entry.path().extension() == ".py") names.push_back(entry.path().filename().string());
+  for (const std::string& name : names)
+    if (fs::is_regular_file(from / name)) copy_into_place(from / name, to / name);
 }
 
 }  // namespace fathom::checkpoint

@@ -1,5 +1,7 @@
 #include "checkpoint/tensor_view.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <functional>
 #include <numeric>
@@ -7,12 +9,16 @@
 #include "base/bfloat16.h"
 #include "base/error.h"
 #include "base/float16.h"
+#include "checkpoint/fp8_blocks.h"
 #include "checkpoint/stored_values.h"
+#include "kernels/elementwise.h"
 
 namespace fathom::checkpoint {
 namespace {
 
 using formats::Dtype;
+
+constexpr int64_t kPieceElements = 1 << 14;  // on the stack, and in a core's own cache
 
 template <typename T, typename Convert>
 void store(const float* values, int64_t count, std::byte* out, Convert convert) {
@@ -37,7 +43,7 @@ void store_floats(const float* values, int64_t count, Dtype as, std::byte* out) 
     case Dtype::F16:
       return store<f16>(values, count, out, [](float x) { return to_f16(x); });
     case Dtype::BF16:
-      return store<bf16>(values, count, out, [](float x) { return to_bf16(x); });
+      return kernels::convert(values, reinterpret_cast<bf16*>(out), count);
     default:
       throw std::logic_error("no values are stored as " + std::string(formats::dtype_name(as)));
   }
@@ -54,11 +60,35 @@ TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, con
                   static_cast<size_t>(count) * size);
       return;
     }
-    std::vector<float> values(static_cast<size_t>(count));
-    read_as_float(*reader, name, begin, count, values.data());
-    store_floats(values.data(), count, as, out);
+    if (stored.entry->dtype == Dtype::F8_E4M3 && as == Dtype::BF16)
+      return dequantize_blocks(stored, fp8_scales(*reader, stored), begin, count,
+                               reinterpret_cast<bf16*>(out));
+    std::array<float, kPieceElements> values;
+    const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
+    for (int64_t done = 0; done < count; done += kPieceElements) {
+      const int64_t piece = std::min(kPieceElements, count - done);
+      read_as_float(*reader, name, begin + done, piece, values.data());
+      store_floats(values.data(), piece, as, out + static_cast<size_t>(done) * size);
+    }
   };
   return view;
+}
+
+TensorView select_rows(TensorView view, std::vector<int64_t> rows) {
+  const int64_t width = view.shape[0] == 0 ? 0 : view.numel() / view.shape[0];
+  TensorView result{view.name, view.shape, view.dtype, nullptr};
+  result.shape[0] = static_cast<int64_t>(rows.size());
+  result.read = [read = std::move(view.read), rows = std::move(rows), width](int64_t begin, int64_t count,
+                                                                             Dtype as, std::byte* out) {
+    const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
+    for (int64_t i = begin, last = begin + count; i < last;) {
+      const int64_t row = i / width, end = std::min(last, (row + 1) * width);
+      read(rows[static_cast<size_t>(row)] * width + i % width, end - i, as,
+           out + static_cast<size_t>(i - begin) * size);
+      i = end;
+    }
+  };
+  return result;
 }
 
 SavedTensor saved(TensorView view, Dtype dtype) {

@@ -28,6 +28,9 @@ struct TensorView {
 // The values of a stored tensor (stored_values.h says which dtypes). Throws CheckpointError.
 TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, const std::string& name);
 
+// Rows (of the first dimension) of another view, in the order given; they must be there.
+TensorView select_rows(TensorView view, std::vector<int64_t> rows);
+
 // On its way to a file, in `dtype`.
 SavedTensor saved(TensorView view, formats::Dtype dtype);
 

@@ -13,5 +13,6 @@ void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_init(CLI::App& app);
+void add_convert(CLI::App& app);
 
 }  // namespace fathom::cli

@@ -19,7 +19,8 @@ struct Options {
 
 void run(const Options& options) {
   if (options.dtype == "fp8")
-    throw UsageError("--dtype fp8 is not written by this version: use bf16 or fp32");
+    throw UsageError(
+        "--dtype fp8 is not written directly: use bf16, then fathom convert DIR DST --dtype fp8");
   const formats::Dtype dtype = options.dtype == "fp32" ? formats::Dtype::F32 : formats::Dtype::BF16;
   const config::ModelConfig model = config::read_model_config(options.model);
   const uint64_t bytes =

@@ -42,6 +42,7 @@ int main(int argc, char** argv) {
   cli::add_eval(app);
   cli::add_inspect(app);
   cli::add_init(app);
+  cli::add_convert(app);
 
   install_stop_signals();
   try {

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
 
@@ -244,6 +245,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
   file_.write(text);
   for (TensorEntry& entry : tensors_) entry.offset += 8 + length;
   written_.assign(tensors_.size(), 0);
+  file_.write_at(8 + length, nullptr, 0);  // flushes, so that slices share no buffer
   file_bytes_ = 8 + length + data_bytes;
 }
 
@@ -263,8 +265,7 @@ void SafetensorsWriter::write_slice(std::string_view name, uint64_t begin, std::
   if (begin > entry.bytes || bytes.size() > entry.bytes - begin)
     throw CheckpointError("{}: tensor \"{}\" has {} bytes; a slice of {} at byte {} does not fit",
                           path_.string(), name, entry.bytes, bytes.size(), begin);
-  written_[found->second] += bytes.size();
-  if (written_[found->second] > entry.bytes)
+  if (std::atomic_ref(written_[found->second]).fetch_add(bytes.size()) + bytes.size() > entry.bytes)
     throw CheckpointError("{}: tensor \"{}\" was written more than once", path_.string(), name);
   file_.write_at(entry.offset + begin, bytes.data(), bytes.size());
 }

@@ -70,7 +70,7 @@ class SafetensorsFile {
 
 // Writes through AtomicFile: the file appears at commit(), complete, or never. Metadata always says format:
 // pt, as HF readers ask. Tensors lie in order of element size (wide first), then of declaration, so each one
-// is aligned. Not thread-safe. Every call throws FileError (disk full, ...) or CheckpointError (undeclared,
+// is aligned. write and write_slice may run on several threads at once. Every call throws FileError (disk full, ...) or CheckpointError (undeclared,
 // twice, wrong size).
 class SafetensorsWriter {
  public:

@@ -12,6 +12,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/dtype.h"
 #include "kernels/elementwise.h"
+#include "kernels/fp8.h"
 #include "kernels/gemm.h"
 #include "kernels/isa.h"
 #include "kernels/moe.h"
@@ -66,7 +67,11 @@ struct GemmBlock {
   void exp_range(const float* x, float* y, int64_t count); \
   void convert_range(const bf16* from, float* to, int64_t count); \
   void convert_range(const float* from, bf16* to, int64_t count); \
-  void accumulate_range(DType sum_type, void* sum, DType type, const void* x, int64_t count, float scale);
+  void accumulate_range(DType sum_type, void* sum, DType type, const void* x, int64_t count, float scale); \
+  void dequantize_fp8_range(const uint8_t* codes, float scale, int64_t count, float* out); \
+  void dequantize_fp8_range(const uint8_t* codes, float scale, int64_t count, bf16* out); \
+  float absolute_max_range(const float* values, int64_t count); \
+  void quantize_fp8_range(const float* values, float scale, int64_t count, uint8_t* codes);
 // clang-format on
 
 #define FATHOM_ATTENTION_BODIES                                                                  \

@@ -247,6 +247,9 @@ FATHOM_INLINE IVec splat_int(int32_t x) { return FATHOM_INTRINSIC(set1_epi32)(x)
 FATHOM_INLINE IVec bits(Vec a) { return reinterpret_cast<IVec>(a); }
 FATHOM_INLINE Vec from_bits(IVec a) { return reinterpret_cast<Vec>(a); }
 FATHOM_INLINE IVec add(IVec a, IVec b) { return FATHOM_INTRINSIC(add_epi32)(a, b); }
+FATHOM_INLINE IVec subtract(IVec a, IVec b) { return FATHOM_INTRINSIC(sub_epi32)(a, b); }
+FATHOM_INLINE IVec greater_of(IVec a, IVec b) { return FATHOM_INTRINSIC(max_epi32)(a, b); }
+FATHOM_INLINE IVec shift_right(IVec a, int n) { return FATHOM_INTRINSIC(srli_epi32)(a, n); }
 FATHOM_INLINE IVec high_half_signed(IVec a) { return FATHOM_INTRINSIC(srai_epi32)(a, 16); }
 FATHOM_INLINE IVec high_half(IVec a) { return FATHOM_INTRINSIC(srli_epi32)(a, 16); }
 
