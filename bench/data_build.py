@@ -12,53 +12,16 @@ import argparse
 import filecmp
 import json
 import pathlib
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import tokenizer as tokenizer_bench  # noqa: E402
+from support.measure import run  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET, MEMORY_TARGET, SHARE_TARGET, SECOND_TARGET = 8, 0.5, 0.8, 1.6
-
-
-def processes_below(pid):
-    try:
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [pid, *(p for child in children for p in processes_below(int(child)))]
-
-
-def anonymous_bytes(pid):
-    total = 0
-    for process in processes_below(pid):
-        try:
-            found = re.search(r"RssAnon:\s+(\d+)", pathlib.Path(f"/proc/{process}/status").read_text())
-        except OSError:
-            continue
-        total += int(found[1]) * 1024 if found else 0
-    return total
-
-
-def run(command):
-    """Runs a command; returns its seconds, its peak anonymous memory and its standard output."""
-    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryFile("w+") as output:
-        begin, peak = time.monotonic(), 0
-        process = subprocess.Popen(command, stdout=output, stderr=log)
-        while process.poll() is None:
-            peak = max(peak, anonymous_bytes(process.pid))
-            time.sleep(0.02)
-        seconds = time.monotonic() - begin
-        if process.returncode != 0:
-            log.seek(0)
-            sys.exit(f"{' '.join(map(str, command))}\nfailed:\n{log.read()[-3000:]}")
-        output.seek(0)
-        return seconds, peak, output.read()
 
 
 def make_corpus(path, megabytes):

@@ -12,14 +12,13 @@ and ends with one line a claim.
 import argparse
 import json
 import pathlib
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
 import numpy
+
+from support.measure import run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FATHOM = ROOT / "build/release/fathom"
@@ -49,28 +48,6 @@ def make_dataset(prefix, sequences, tokens):
     return int(ends[-1]) // 2
 
 
-def run(command, text=""):
-    """Seconds, peak anonymous memory and standard output of a command."""
-    begin, peak = time.monotonic(), 0
-    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryFile("w+") as words, tempfile.TemporaryFile("w+") as out:
-        words.write(text)
-        words.seek(0)
-        process = subprocess.Popen(list(map(str, command)), stdin=words, stdout=out, stderr=log)
-        while process.poll() is None:
-            try:
-                found = re.search(r"RssAnon:\s+(\d+)", pathlib.Path(f"/proc/{process.pid}/status").read_text())
-                peak = max(peak, int(found[1]) * 1024 if found else 0)
-            except OSError:
-                pass
-            time.sleep(0.005)
-        seconds = time.monotonic() - begin
-        if process.returncode != 0:
-            log.seek(0)
-            sys.exit(f"{' '.join(map(str, command))}\nfailed:\n{log.read()[-3000:]}")
-        out.seek(0)
-        return seconds, peak, out.read()
-
-
 def fathom_index(prefix, output, samples):
     sets = {
         "output_dir": output, "data.train.0.path": prefix, "data.seq_length": SEQ_LENGTH, "seed": SEED,
@@ -80,7 +57,7 @@ def fathom_index(prefix, output, samples):
     command = [FATHOM, "data", "index", ROOT / "configs/recipes/tiny.yaml", "--json"]
     for key, value in sets.items():
         command += ["--set", f"{key}={value}"]
-    whole, peak, text = run(command)
+    whole, peak, text = run(command, interval=0.005)
     return json.loads(text)["seconds"], peak, whole
 
 

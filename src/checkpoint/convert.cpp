@@ -17,6 +17,7 @@
 #include "base/progress.h"
 #include "checkpoint/convert_journal.h"
 #include "checkpoint/fp8_blocks.h"
+#include "checkpoint/known_tensors.h"
 #include "checkpoint/model_files.h"
 #include "checkpoint/stored_values.h"
 #include "checkpoint/tensor_view.h"
@@ -56,36 +57,19 @@ void check_arguments(const fs::path& source, const fs::path& directory, const Co
                      source.string());
 }
 
-int64_t layer_of(const std::string& name) {
-  constexpr std::string_view kPrefix = "model.layers.";
-  return name.starts_with(kPrefix) ? std::strtoll(name.c_str() + kPrefix.size(), nullptr, 10) : -1;
-}
-
 // Every stored tensor is one of the model's, a scale of one, or known to be of no use.
-void refuse_unknown(const ShardedReader& reader, const config::TensorTable& table,
-                    const config::ModelConfig& model, const std::string& where) {
-  int64_t ignored_mtp = 0;
+void check_tensors(const ShardedReader& reader, const config::TensorTable& table,
+                   const config::ModelConfig& model, const std::string& where) {
   for (const ShardedReader::Location& location : reader.tensors()) {
-    const std::string& stored = location.entry->name;
-    std::string name = stored;
-    if (name.ends_with("rotary_emb.inv_freq")) continue;
-    if (name.ends_with(kScaleSuffix)) {
-      name.resize(name.size() - std::strlen(kScaleSuffix));
-      const ShardedReader::Location* matrix = reader.find(name);
-      if (matrix && matrix->entry->dtype != Dtype::F8_E4M3)
-        throw CheckpointError("{}: tensor {} would scale {}, which is no fp8 but {}", where, stored, name,
-                              formats::dtype_name(matrix->entry->dtype));
-    }
-    if (table.find(name)) continue;
-    if (layer_of(name) >= model.num_hidden_layers) {
-      ++ignored_mtp;
-      continue;
-    }
-    throw CheckpointError(
-        "{}: tensor {} is not part of the model that config.json describes ({} layers, {} experts)", where,
-        stored, model.num_hidden_layers, model.n_routed_experts);
+    const std::string& name = location.entry->name;
+    if (!name.ends_with(kScaleSuffix)) continue;
+    const ShardedReader::Location* matrix =
+        reader.find(name.substr(0, name.size() - std::strlen(kScaleSuffix)));
+    if (matrix && matrix->entry->dtype != Dtype::F8_E4M3)
+      throw CheckpointError("{}: tensor {} would scale {}, which is no fp8 but {}", where, name,
+                            matrix->entry->name, formats::dtype_name(matrix->entry->dtype));
   }
-  if (ignored_mtp > 0)
+  if (const int64_t ignored_mtp = refuse_unknown_tensors(reader, table, model, where); ignored_mtp > 0)
     log::info("{}: {} tensors of layers beyond num_hidden_layers + num_nextn_predict_layers are left out",
               where, ignored_mtp);
   if (reader.unlisted() > 0)
@@ -106,7 +90,7 @@ class Plan {
     if (model.quantization && model.quantization->quant_method != "fp8")
       throw CheckpointError("{}: its weights are quantized as {}; fp8, bf16, fp16 and fp32 are read", where_,
                             model.quantization->quant_method);
-    refuse_unknown(*reader_, table_, model, where_);
+    check_tensors(*reader_, table_, model, where_);
     set_target();
   }
 

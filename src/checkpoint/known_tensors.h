@@ -1,0 +1,18 @@
+// Whether the tensors of a checkpoint are those of its model.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "config/tensor_table.h"
+#include "formats/sharded_safetensors.h"
+
+namespace fathom::checkpoint {
+
+// Every stored tensor must be one of the table's, the scale of one, or known to be of no use (rotary_emb.inv_freq).
+// Tensors of MTP layers that `model` does not have are counted and returned (WT-6); `where` names the source in
+// messages. Throws CheckpointError naming the first other tensor.
+int64_t refuse_unknown_tensors(const formats::ShardedReader& reader, const config::TensorTable& table,
+                               const config::ModelConfig& model, const std::string& where);
+
+}  // namespace fathom::checkpoint
