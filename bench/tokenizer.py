@@ -3,9 +3,10 @@
 English is WikiText-2's training split by article, Chinese bench/tokenizer/chinese.txt.zst, code Fathom's own sources and
 Python's standard library, a document a file. Every side loads its tokenizer and the documents first; then all encode all
 documents in turn, HF through encode_batch_fast, tiktoken through encode_ordinary, Fathom through encode_into with a fresh
-word cache each time. With one thread the figure is processor time, which neighbours on a shared machine disturb least;
-threads are compared on the wall clock, best turn against best turn; processor_time_ratio is what two threads spend together
-over what one does, which says more where others use the processors. Memory is RssAnon after the first turn, its ids included.
+word cache each time. With one thread the figure is processor time, which neighbours on a shared machine disturb least.
+Two threads are held against two processes of one thread each that encode the corpus at the same time, which is all that this
+machine's two processors give (they may be two halves of one core); speedup is over one thread, on the wall clock, and all
+three take the best turn. Memory is RssAnon after the first turn, its ids included.
 HF's ids must be Fathom's. The
 `kimi` rows are the same vocabulary as a tiktoken.model with the pattern of Kimi-K2; its merges are tiktoken's.
 Prints a table, writes bench/out/tokenizer.json, and ends with one line a claim.
@@ -83,12 +84,21 @@ class Side:
                                         env={**os.environ, "RAYON_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"})  # fmt: skip
         self.turns = {}
 
-    def turn(self, threads):
+    def turn(self, threads, kept=True):
+        self.start(threads)
+        return self.finish(threads, kept)
+
+    def start(self, threads):
         print(threads, file=self.process.stdin, flush=True)
+
+    def finish(self, threads, kept=True):
         line = self.process.stdout.readline()
         if not line:
             sys.exit(f"{' '.join(map(str, self.command))} ended")
-        self.turns.setdefault(threads, []).append(json.loads(line))
+        turn = json.loads(line)
+        if kept:
+            self.turns.setdefault(threads, []).append(turn)
+        return turn
 
     def close(self):
         self.process.stdin.close()
@@ -102,6 +112,13 @@ class Side:
 
     def ids(self):
         return {(turn["tokens"], turn["crc"]) for turns in self.turns.values() for turn in turns}
+
+
+def both_at_once(first, second):
+    """Wall time until both have encoded the corpus on one thread each."""
+    for side in (first, second):
+        side.start(1)
+    return max(side.finish(1, kept=False)["wall"] for side in (first, second))
 
 
 def write_kimi(folder):
@@ -134,9 +151,15 @@ def main():
                 for _ in range(arguments.rounds):
                     for side in sides.values():
                         side.turn(1)
-                for _ in range(3 * arguments.rounds if not vocabulary else 0):
-                    sides["fathom"].turn(1)
-                    sides["fathom"].turn(2)
+                pairs = []
+                if not vocabulary:
+                    second = Side("fathom", tokenizer, corpus)
+                    second.turn(1)
+                    for _ in range(3 * arguments.rounds):
+                        sides["fathom"].turn(1)
+                        sides["fathom"].turn(2)
+                        pairs.append(both_at_once(sides["fathom"], second))
+                    second.close()
                 for who, side in sides.items():
                     side.close()
                     for threads in side.turns:
@@ -158,12 +181,11 @@ def main():
                         f"peak_memory_ratio={fathom.memory() / peer.memory():.2f} same_ids={'yes' if same else 'no'}"
                     )
                 if not vocabulary:
-                    best = {(t, clock): min(turn[clock] for turn in fathom.turns[t])
-                            for t in (1, 2) for clock in ("wall", "processor")}  # fmt: skip
+                    one, two = (min(turn["wall"] for turn in fathom.turns[t]) for t in (1, 2))
                     claims.append(
-                        f"tokenizer claim={label}-two-threads ratio={best[1, 'wall'] / best[2, 'wall']:.2f} target=1.80 "
-                        f"peak_memory_ratio={fathom.memory(2) / fathom.memory(1):.2f} "
-                        f"processor_time_ratio={best[2, 'processor'] / best[1, 'processor']:.2f}"
+                        f"tokenizer claim={label}-two-threads ratio={min(pairs) / (2 * two):.2f} target=0.90 "
+                        f"peak_memory_ratio={fathom.memory(2) / fathom.memory(1):.2f} speedup={one / two:.2f} "
+                        f"speedup_of_two_processes={2 * one / min(pairs):.2f}"
                     )
     (ROOT / "bench/out").mkdir(parents=True, exist_ok=True)
     (ROOT / "bench/out/tokenizer.json").write_text(json.dumps({"results": rows, "claims": claims}, indent=1))

@@ -17,6 +17,21 @@ struct EncodeScratch::State {
   std::vector<AddedTokens::Segment> segments;
 };
 
+namespace {
+
+// The caller's vector, held on this thread's stack: its header may share a cache line with one that another thread
+// grows (ids of neighbouring documents), and each push would then take the line from the other core.
+struct Borrowed {
+  explicit Borrowed(std::vector<int32_t>& vector) : owner(vector), ids(std::move(vector)) {}
+  ~Borrowed() { owner = std::move(ids); }
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  std::vector<int32_t>& owner;
+  std::vector<int32_t> ids;
+};
+
+}  // namespace
+
 EncodeScratch::EncodeScratch() : state_(std::make_unique<State>()) {}
 EncodeScratch::~EncodeScratch() = default;
 EncodeScratch::EncodeScratch(EncodeScratch&&) noexcept = default;
@@ -29,7 +44,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, SpecialTokens spec
   return ids;
 }
 
-void Tokenizer::encode_into(std::string_view text, EncodeScratch& scratch, std::vector<int32_t>& out,
+void Tokenizer::encode_into(std::string_view text, EncodeScratch& scratch, std::vector<int32_t>& caller_ids,
                             SpecialTokens special, bool add_special) const {
   constexpr size_t kCacheFrom = 1 << 16;  // bytes; below this the cache (2 MB) costs more than it saves
   const TokenizerData& data = *data_;
@@ -52,6 +67,8 @@ void Tokenizer::encode_into(std::string_view text, EncodeScratch& scratch, std::
   state.bytes_seen += text.size();
   if (state.bytes_seen >= kCacheFrom) state.bpe.enable_cache();
 
+  Borrowed borrowed(caller_ids);
+  std::vector<int32_t>& out = borrowed.ids;
   const size_t begin = out.size();
   data.added.split(text, special == SpecialTokens::encode, state.segments);
   for (const AddedTokens::Segment& segment : state.segments) {
