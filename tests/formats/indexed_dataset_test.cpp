@@ -182,7 +182,11 @@ TEST(IndexedDataset, DATA_3_two_million_documents_take_little_memory) {
     writer.add_sequence(word);
     writer.end_document();
   }
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)  // whose own memory this would measure
   EXPECT_LT(anonymous_resident_bytes() - before, 16u << 20);
+#else
+  static_cast<void>(before);
+#endif
   writer.commit();
   const IndexedDataset dataset(scratch / "many");
   EXPECT_EQ(dataset.num_documents(), 2'000'000);

@@ -81,7 +81,7 @@ def main():
     v3 = Tokenizer.from_file(str(ROOT / "assets/tokenizer/tokenizer.json"))
     encode = lambda tokenizer, text, **flags: tokenizer.encode(text, **{"add_special_tokens": False, **flags}).ids
 
-    cases = [json.loads(line) for line in (samples / "golden.jsonl").read_text().splitlines()]
+    cases = [json.loads(line) for line in (samples / "golden.jsonl").open(newline="\n")]
     for case in cases:
         assert encode(v3, case["text"]) == case["ids"]
     write_lines(DATA / "golden.jsonl", [{k: c[k] for k in ("name", "text", "ids")} for c in cases])
