@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <thread>
 
 #include "base/error.h"
@@ -41,7 +42,7 @@ HeartbeatPage* map_heartbeat(const std::filesystem::path& path, bool create) {
   const int error = errno;
   ::close(descriptor);
   if (memory == MAP_FAILED) throw FileError("cannot map {}: {}", path.string(), std::strerror(error));
-  return static_cast<HeartbeatPage*>(memory);
+  return create ? new (memory) HeartbeatPage : static_cast<HeartbeatPage*>(memory);
 }
 
 void unmap_heartbeat(HeartbeatPage* page) { ::munmap(page, sizeof(HeartbeatPage)); }
