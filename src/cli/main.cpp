@@ -1,6 +1,7 @@
 // The fathom binary: one subcommand a file; kinds of fault become exit codes (0 done, 1 failed, 2 wrong usage).
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <string>
 #include <vector>
@@ -29,6 +30,7 @@ void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace fathom;
+  ::setenv("TORCH_CPP_LOG_LEVEL", "ERROR", 0);  // c10d's warnings are pages with stack traces
   CLI::App app("Fathom trains, converts and runs DeepSeek-V3-architecture models.", "fathom");
   app.require_subcommand(1);
   app.set_version_flag("--version", "fathom 0.1.0");

@@ -60,7 +60,10 @@ void Heartbeat::start() {
 }
 
 void Heartbeat::set_step(int64_t step) {
-  if (HeartbeatPage* page = own_page.load()) page->step = step;
+  HeartbeatPage* page = own_page.load();
+  if (!page) return;
+  if (page->first_step < 0) page->first_step = step;
+  page->step = step;
 }
 
 Heartbeat::InCollective::InCollective(const std::string& group, const char* collective) {

@@ -14,7 +14,8 @@ inline constexpr const char* kHeartbeatVariable = "FATHOM_HEARTBEAT";  // the pa
 // The page; both sides map it.
 struct HeartbeatPage {
   volatile uint64_t beats = 0;
-  volatile int64_t step = -1;
+  volatile int64_t first_step = -1,
+                   step = -1;     // the first of this process, and the one it is in; -1: none yet
   volatile char doing[112] = {};  // "all_reduce over data", empty: computing
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,8 +16,10 @@ namespace fathom::parallel {
 
 class LaunchStore {
  public:
-  // port 0: a free one, on one machine. Throws DistributedError: the address is taken, or nobody answers there.
-  LaunchStore(const std::string& host, uint16_t port, int64_t nodes, int64_t node_rank);
+  // port 0: a free one, on one machine. Throws DistributedError: the address is taken, or nobody answers there; and so
+  // does every function below when the store has not answered for silence_seconds (a cut link gives no other sign).
+  LaunchStore(const std::string& host, uint16_t port, int64_t nodes, int64_t node_rank,
+              double silence_seconds);
   ~LaunchStore();
 
   uint16_t port() const { return port_; }
@@ -33,7 +36,12 @@ class LaunchStore {
   bool is_set(const std::string& key);
   int64_t count(const std::string& key, int64_t added);
   std::string key(const char* what, int64_t attempt) const;
+  // `question` asked of the store by a thread of its own, which may never come back.
+  template <typename T>
+  T ask(std::function<T(c10d::Store&)> question);
   int64_t nodes_, node_rank_;
+  std::string address_;
+  double silence_seconds_;
   uint16_t port_ = 0;
   std::shared_ptr<c10d::Store> store_;
 };

@@ -98,7 +98,7 @@ class Attempt {
 
   bool was_training() const {
     for (const auto& rank : ranks_)
-      if (rank->step() >= 0) return true;
+      if (rank->has_done_a_step()) return true;
     return false;
   }
   bool all_ended() {
@@ -108,7 +108,7 @@ class Attempt {
   }
 
   std::string where(const RankProcess& rank) const {
-    return rank.step() >= 0 ? fmt::format("at step {}, {}", rank.step() + 1, rank.doing())
+    return rank.step() >= 0 ? fmt::format("at step {}, {}", rank.step(), rank.doing())
                             : "before its first step";
   }
 
@@ -143,7 +143,8 @@ class Attempt {
 }  // namespace
 
 int launch(const LaunchOptions& options) {
-  LaunchStore store(options.master_host, options.master_port, options.nodes, options.node_rank);
+  LaunchStore store(options.master_host, options.master_port, options.nodes, options.node_rank,
+                    options.silence_seconds);
   for (int64_t attempt = 0;; ++attempt) {
     store.meet(attempt);
     std::optional<Failure> failure;

@@ -34,9 +34,9 @@ class RankProcess {
   std::string end_in_words() const;  // "ended with code 1", "was killed by signal 9 (Killed)"
   const std::deque<std::string>& last_lines() const { return lines_; }
 
-  bool has_counted() const { return page_->beats > 0; }
-  double silence_seconds();  // since its heartbeat last moved; 0 before the first beat
-  int64_t step() const { return page_->step; }
+  double silence_seconds();                     // since its heartbeat last moved; 0 before the first beat
+  int64_t step() const { return page_->step; }  // that it is in; -1: none yet
+  bool has_done_a_step() const { return page_->step > page_->first_step; }
   std::string doing() const;  // "in all_reduce over data" or "computing"
 
  private:
