@@ -13,7 +13,7 @@ namespace {
 
 struct Sink {
   std::mutex mutex;
-  Level minimum = Level::info;
+  Level minimum = Level::info, terminal_minimum = Level::debug;
   std::unique_ptr<FILE, int (*)(FILE*)> file{nullptr, std::fclose};
   void (*before_line)() = nullptr;
 };
@@ -38,6 +38,8 @@ const char* prefix(Level level) {
 
 void set_level(Level minimum) { sink().minimum = minimum; }
 
+void set_terminal_level(Level minimum) { sink().terminal_minimum = minimum; }
+
 void set_file(const std::string& path) {
   std::lock_guard lock(sink().mutex);
   sink().file.reset();
@@ -52,8 +54,10 @@ void write(Level level, const std::string& message) {
   Sink& s = sink();
   if (level < s.minimum) return;
   std::lock_guard lock(s.mutex);
-  if (s.before_line) s.before_line();
-  std::fprintf(stderr, "%s%s\n", prefix(level), message.c_str());
+  if (level >= s.terminal_minimum) {
+    if (s.before_line) s.before_line();
+    std::fprintf(stderr, "%s%s\n", prefix(level), message.c_str());
+  }
   if (s.file) {
     std::fprintf(s.file.get(), "%s%s\n", prefix(level), message.c_str());
     std::fflush(s.file.get());

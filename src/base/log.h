@@ -11,6 +11,8 @@ namespace fathom::log {
 enum class Level { debug, info, warning, error };
 
 void set_level(Level minimum);
+// What goes to stderr alone; the file gets all from set_level's on.
+void set_terminal_level(Level minimum);
 // Also append every line to this file (empty: stop). The file is created; throws FileError if it cannot be.
 void set_file(const std::string& path);
 void write(Level level, const std::string& message);

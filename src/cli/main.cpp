@@ -1,6 +1,7 @@
 // The fathom binary: one subcommand a file; kinds of fault become exit codes (0 done, 1 failed, 2 wrong usage).
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <string>
 #include <vector>
@@ -29,6 +30,7 @@ void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace fathom;
+  ::setenv("TORCH_CPP_LOG_LEVEL", "ERROR", 0);  // c10d's warnings are pages with stack traces
   CLI::App app("Fathom trains, converts and runs DeepSeek-V3-architecture models.", "fathom");
   app.require_subcommand(1);
   app.set_version_flag("--version", "fathom 0.1.0");
@@ -43,12 +45,15 @@ int main(int argc, char** argv) {
   cli::add_inspect(app);
   cli::add_init(app);
   cli::add_convert(app);
+  cli::add_launch(app);
 
   install_stop_signals();
   try {
     refuse_unknown_command(app, argc, argv);
     app.parse(argc, argv);
     return 0;
+  } catch (const CLI::RuntimeError& e) {  // a command's own exit code
+    return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   } catch (const UsageError& e) {

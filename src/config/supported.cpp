@@ -15,11 +15,15 @@ void refuse_if(bool condition, const Recipe& recipe, const std::string& key, con
 
 void refuse_unsupported(const Recipe& recipe) {
   const ParallelSection& parallel = recipe.parallel;
-  const std::pair<const char*, int64_t> sizes[] = {
-      {"data", parallel.data},       {"tensor", parallel.tensor}, {"pipeline", parallel.pipeline},
-      {"context", parallel.context}, {"expert", parallel.expert}, {"expert_tensor", parallel.expert_tensor}};
+  const std::pair<const char*, int64_t> sizes[] = {{"tensor", parallel.tensor},
+                                                   {"pipeline", parallel.pipeline},
+                                                   {"context", parallel.context},
+                                                   {"expert", parallel.expert},
+                                                   {"expert_tensor", parallel.expert_tensor}};
   for (const auto& [name, size] : sizes)
     refuse_if(size != 1, recipe, std::string("parallel.") + name, std::to_string(size), "1");
+  refuse_if(parallel.data > 1 && parallel.zero != 0, recipe, "parallel.zero", std::to_string(parallel.zero),
+            "0");
   refuse_if(parallel.schedule != "1f1b", recipe, "parallel.schedule", parallel.schedule, "1f1b");
   refuse_if(recipe.device == "cuda", recipe, "device", "cuda", "cpu");
   refuse_if(recipe.train.precision == Precision::fp8, recipe, "train.precision", "fp8", "bf16");

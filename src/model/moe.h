@@ -25,8 +25,9 @@ class Moe {
   Output forward(const at::Tensor& x, const ForwardContext& context);
 
   int64_t layer() const { return layer_; }
-  // Tokens that each expert received since the last clear (this rank's), [E].
+  // Tokens that each expert received since the last clear, [E]: this rank's until the trainer adds the others'.
   const std::vector<int64_t>& load() const { return load_; }
+  std::vector<int64_t>& load() { return load_; }
   void clear_load();
   weights::Parameter* correction_bias() { return correction_bias_; }  // null in V2
   // The choices of the last forward, [T, K] (for tests and routing dumps).

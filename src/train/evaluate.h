@@ -5,6 +5,7 @@
 
 #include "data/training_data.h"
 #include "model/deepseek.h"
+#include "parallel/communicator.h"
 
 namespace fathom::train {
 
@@ -14,8 +15,9 @@ struct Evaluation {
   double loss() const { return num_targets > 0 ? nll_sum / static_cast<double>(num_targets) : 0; }
 };
 
-// Main loss over the first `num_batches` micro-batches of the data (0: all of it), without gradients.
+// Main loss over the first `num_batches` micro-batches of the data (0: all of it), without gradients; micro-batches go
+// round the data ranks, whose sums are added.
 Evaluation evaluate(model::DeepseekModel& model, const data::TrainingData& data, int64_t micro_batch_size,
-                    int64_t num_batches);
+                    int64_t num_batches, parallel::Communicator& data_ranks);
 
 }  // namespace fathom::train

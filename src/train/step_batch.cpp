@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <span>
 
 #include "ops/vocab_loss.h"
 
@@ -25,22 +26,35 @@ model::Window to_window(data::Sample sample) {
 
 }  // namespace
 
+model::MicroBatch make_micro_batch(const data::TrainingData& data, int64_t first, int64_t count,
+                                   int64_t num_nextn_predict_layers) {
+  std::vector<model::Window> windows;
+  for (int64_t i = 0; i < count; ++i) windows.push_back(to_window(data.sample(first + i)));
+  return model::make_micro_batch(windows, num_nextn_predict_layers);
+}
+
 StepBatch make_step_batch(const data::TrainingData& data, int64_t first, int64_t num_sequences,
-                          int64_t micro_batch_size, int64_t num_nextn_predict_layers) {
+                          int64_t micro_batch_size, int64_t num_nextn_predict_layers,
+                          parallel::Communicator& data_ranks) {
   StepBatch step;
-  step.num_sequences = num_sequences;
   step.num_mtp_targets.assign(static_cast<size_t>(num_nextn_predict_layers), 0);
-  for (int64_t begin = 0; begin < num_sequences; begin += micro_batch_size) {
-    std::vector<model::Window> windows;
-    for (int64_t i = begin; i < std::min(begin + micro_batch_size, num_sequences); ++i)
-      windows.push_back(to_window(data.sample(first + i)));
-    model::MicroBatch& micro =
-        step.micro_batches.emplace_back(model::make_micro_batch(windows, num_nextn_predict_layers));
+  for (int64_t begin = data_ranks.place() * micro_batch_size; begin < num_sequences;
+       begin += data_ranks.size() * micro_batch_size) {
+    const model::MicroBatch& micro = step.micro_batches.emplace_back(make_micro_batch(
+        data, first + begin, std::min(micro_batch_size, num_sequences - begin), num_nextn_predict_layers));
+    step.num_sequences += micro.num_sequences;
     step.num_tokens += micro.tokens.numel();
     step.num_targets += count_targets(micro.targets);
     for (size_t d = 0; d < step.num_mtp_targets.size(); ++d)
       step.num_mtp_targets[d] += count_targets(micro.mtp_targets[d]);
   }
+  std::vector<int64_t> counts = {step.num_sequences, step.num_tokens, step.num_targets};
+  counts.insert(counts.end(), step.num_mtp_targets.begin(), step.num_mtp_targets.end());
+  data_ranks.all_reduce(std::span(counts));
+  step.num_sequences = counts[0];
+  step.num_tokens = counts[1];
+  step.num_targets = counts[2];
+  std::copy(counts.begin() + 3, counts.end(), step.num_mtp_targets.begin());
   return step;
 }
 

@@ -1,10 +1,13 @@
 #include "train/trainer.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -18,9 +21,12 @@
 #include "model/deepseek.h"
 #include "ops/allocator.h"
 #include "ops/runtime.h"
+#include "parallel/launch_environment.h"
+#include "parallel/world.h"
 #include "tokenizer/tokenizer.h"
 #include "train/balance.h"
 #include "train/checkpoint.h"
+#include "train/data_parallel.h"
 #include "train/evaluate.h"
 #include "train/fault_finder.h"
 #include "train/lr_schedule.h"
@@ -106,32 +112,49 @@ class Record {
   RunFacts facts_;
 };
 
+// 0 in the recipe: the cores that this process may use, shared with the other ranks of its host.
+int threads_of_rank(const config::Recipe& recipe, const parallel::LaunchEnvironment& environment) {
+  if (recipe.train.threads > 0) return recipe.train.threads;
+  set_num_threads(0);
+  return std::max(1, num_threads() / static_cast<int>(environment.local_world_size));
+}
+
 class Trainer {
  public:
-  explicit Trainer(const config::Recipe& recipe);
+  Trainer(const config::Recipe& recipe, parallel::World& world);
   RunEnd run();
 
  private:
   void load_start();
+  int64_t agreed_checkpoint();
   StepMetrics train_step();
   void update_balance(int64_t consumed_tokens);
   void judge_finite(const StepMetrics& metrics, bool finite);
   void save(bool training_goes_on);
+  bool is_stopping();  // one answer on all ranks
 
   const config::Recipe& recipe_;
+  parallel::World& world_;
+  parallel::Communicator& data_ranks_;
   weights::ParameterRegistry registry_;
   model::DeepseekModel model_;
   RunPlan plan_;
   std::unique_ptr<data::TrainingData> data_, held_out_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<CheckpointStore> store_;
+  std::unique_ptr<CheckpointStore> store_;  // rank 0's; null on the others
   TrainerState state_;
   ExpertLoad load_;
   int64_t saved_step_ = -1;
 };
 
-Trainer::Trainer(const config::Recipe& recipe)
-    : recipe_(recipe), registry_(recipe.model, recipe.train.precision, c10::kCPU, true), model_(registry_) {
+Trainer::Trainer(const config::Recipe& recipe, parallel::World& world)
+    : recipe_(recipe),
+      world_(world),
+      data_ranks_(world.along(parallel::Dimension::data)),
+      registry_(recipe.model, recipe.train.precision, c10::kCPU, true),
+      model_(registry_) {
+  // The first rank builds the index cache, the others map it.
+  if (!world.is_first()) world.along(parallel::Dimension::world).barrier();
   const data::IndexCache cache = data::run_cache(recipe);
   const auto open = [&](data::Split split, int64_t samples) {
     return data::open_run_data(recipe, split, samples, cache);
@@ -140,25 +163,43 @@ Trainer::Trainer(const config::Recipe& recipe)
   plan_ = plan_run(recipe, epoch);
   data_ = open(data::Split::train, plan_.total_samples);
   if (recipe.train.eval_every > 0) held_out_ = open(data::Split::valid, 0);
+  if (world.is_first()) world.along(parallel::Dimension::world).barrier();
   registry_.allocate_grads(recipe.train.grad_dtype);
   optimizer_ = std::make_unique<Optimizer>(registry_, recipe.train.optimizer);
-  store_ = std::make_unique<CheckpointStore>(recipe.output_dir, recipe.checkpoint, tokenizer_of(recipe));
-  const int64_t every = recipe.checkpoint.every;
-  store_->check_disk(registry_, every > 0 ? (plan_.total_steps + every - 1) / every : 1);
+  if (world.is_first()) {
+    store_ = std::make_unique<CheckpointStore>(recipe.output_dir, recipe.checkpoint, tokenizer_of(recipe));
+    const int64_t every = recipe.checkpoint.every;
+    store_->check_disk(registry_, every > 0 ? (plan_.total_steps + every - 1) / every : 1);
+  }
   load_start();
   ops::trim_allocator_cache();  // what loading used and needs no more
 }
 
+// The newest good checkpoint, which the first rank has verified; -1: none.
+int64_t Trainer::agreed_checkpoint() {
+  int64_t step = -1;
+  if (store_)
+    if (const auto found = store_->find_latest_good()) step = found->step;
+  world_.along(parallel::Dimension::world).all_reduce(std::span(&step, 1), parallel::Reduce::max);
+  return step;
+}
+
+bool Trainer::is_stopping() {
+  int64_t stops = stop_requested() ? 1 : 0;
+  world_.along(parallel::Dimension::world).all_reduce(std::span(&stops, 1), parallel::Reduce::max);
+  return stops != 0;
+}
+
 void Trainer::load_start() {
   state_ = TrainerState::fresh(recipe_, data_->fingerprint());
-  if (const auto found = store_->find_latest_good()) {
-    const LoadedCheckpoint loaded = load_checkpoint(found->directory, registry_);
-    state_.resume(loaded.state, found->directory);
+  if (const int64_t step = agreed_checkpoint(); step >= 0) {
+    const std::filesystem::path directory = recipe_.output_dir / kCheckpointFolder / checkpoint_name(step);
+    const LoadedCheckpoint loaded = load_checkpoint(directory, registry_);
+    state_.resume(loaded.state, directory);
     if (!loaded.has_moments)
-      log::warning("{} holds no optimizer state: the moments start at zero", found->directory.string());
+      log::warning("{} holds no optimizer state: the moments start at zero", directory.string());
     saved_step_ = state_.step;
-    log::info("continuing from {} (step {} of {})", found->directory.string(), state_.step,
-              plan_.total_steps);
+    log::info("continuing from {} (step {} of {})", directory.string(), state_.step, plan_.total_steps);
     return;
   }
   if (!recipe_.checkpoint.load.empty()) {
@@ -183,7 +224,7 @@ StepMetrics Trainer::train_step() {
   const double mtp_weight = depths > 0 ? train.mtp_loss_weight.at(state_.consumed_tokens) : 0;
   const StepBatch batch =
       make_step_batch(*data_, state_.consumed_samples, global_batch_size(recipe_, state_.consumed_tokens),
-                      train.micro_batch_size, mtp_weight != 0 ? depths : 0);
+                      train.micro_batch_size, mtp_weight != 0 ? depths : 0, data_ranks_);
   const model::LossCoefficients coefficients =
       loss_coefficients(batch, mtp_weight, train.balance.sequence_aux_loss, train.z_loss);
 
@@ -200,11 +241,15 @@ StepMetrics Trainer::train_step() {
                   static_cast<double>(std::max<int64_t>(1, batch.num_mtp_targets[d])) /
                   static_cast<double>(report.mtp_nll_sum.size());
   }
+  std::vector<double> sums = {nll, mtp_loss, balance_loss};
+  data_ranks_.all_reduce(std::span(sums));
+  sum_gradients(registry_, data_ranks_);
+  sum_loads(model_.moe_layers(), data_ranks_);
 
   StepMetrics metrics;
-  metrics.loss = nll / static_cast<double>(std::max<int64_t>(1, batch.num_targets));
-  if (mtp_weight != 0) metrics.mtp_loss = mtp_loss;
-  metrics.balance_loss = balance_loss;
+  metrics.loss = sums[0] / static_cast<double>(std::max<int64_t>(1, batch.num_targets));
+  if (mtp_weight != 0) metrics.mtp_loss = sums[1];
+  metrics.balance_loss = sums[2];
   metrics.lr = learning_rate(train.lr, state_.step, plan_.total_steps);
   const GradNorm norm = optimizer_->grad_norm();
   metrics.grad_norm = norm.norm;
@@ -261,7 +306,7 @@ void Trainer::judge_finite(const StepMetrics& metrics, bool finite) {
 
 void Trainer::save(bool training_goes_on) {
   if (saved_step_ == state_.step) return;
-  store_->save(state_.step, registry_, state_.to_json(), training_goes_on);
+  if (store_) store_->save(state_.step, registry_, state_.to_json(), training_goes_on);
   saved_step_ = state_.step;
 }
 
@@ -270,28 +315,32 @@ RunEnd Trainer::run() {
     log::info("the run is finished: {} steps are done; raise train.steps to go on", state_.step);
     return RunEnd::finished;
   }
-  Record record(recipe_, plan_, state_.step);
-  while (state_.step < plan_.total_steps && !stop_requested()) {
+  std::unique_ptr<Record> record;
+  if (world_.is_first()) record = std::make_unique<Record>(recipe_, plan_, state_.step);
+  while (state_.step < plan_.total_steps && !is_stopping()) {
+    world_.set_step(state_.step + 1);
     const int64_t skipped = state_.skipped_steps;
     StepMetrics metrics = train_step();
     const bool last = state_.step == plan_.total_steps;
     const bool due_eval = held_out_ && (state_.step % recipe_.train.eval_every == 0 || last);
     if (due_eval)
-      metrics.eval_loss =
-          evaluate(model_, *held_out_, recipe_.train.micro_batch_size, recipe_.train.eval_batches).loss();
-    record.step(metrics, load_);
+      metrics.eval_loss = evaluate(model_, *held_out_, recipe_.train.micro_batch_size,
+                                   recipe_.train.eval_batches, data_ranks_)
+                              .loss();
+    if (record) record->step(metrics, load_);
     judge_finite(metrics, state_.skipped_steps == skipped);
-    store_->poll();
+    if (store_) store_->poll();
     if (recipe_.checkpoint.every > 0 && state_.step % recipe_.checkpoint.every == 0) {
       save(!last);
-      record.report(false);
+      if (record) record->report(false);
     }
   }
   const bool finished = state_.step >= plan_.total_steps;
   if (!finished) log::info("stopping at step {}: saving", state_.step);
   save(false);
+  if (!store_) return finished ? RunEnd::finished : RunEnd::stopped;
   store_->finish();
-  record.close(finished);
+  record->close(finished);
   log::info("{} at step {}; checkpoint {}, report {}", finished ? "finished" : "stopped", state_.step,
             (store_->directory() / checkpoint_name(state_.step)).string(),
             (recipe_.output_dir / "report.html").string());
@@ -303,17 +352,26 @@ RunEnd Trainer::run() {
 
 RunEnd pretrain(const config::Recipe& recipe) {
   config::refuse_unsupported(recipe);
-  ops::initialize_runtime(recipe.train.threads);
+  const parallel::LaunchEnvironment environment = parallel::read_launch_environment();
+  ops::initialize_runtime(threads_of_rank(recipe, environment));
   make_directories(recipe.output_dir / "logs");
-  log::set_file((recipe.output_dir / "logs" / "rank_0.log").string());
-  write_text_file(recipe.output_dir / "recipe.yaml", recipe.resolved_yaml);
+  log::set_file((recipe.output_dir / "logs" / fmt::format("rank_{}.log", environment.rank)).string());
+  if (environment.rank > 0) log::set_terminal_level(log::Level::warning);
+  parallel::World world(environment, recipe.parallel);
+  if (world.is_first()) write_text_file(recipe.output_dir / "recipe.yaml", recipe.resolved_yaml);
   const config::ParameterCounts counts = config::count_parameters(recipe.model);
   log::info("{}: {} parameters ({} a token), {}, {} threads, {}; sequence_aux_loss {}, bias_update_rate {}",
             recipe.file.filename().string(), format_count(static_cast<double>(counts.trunk + counts.mtp)),
             format_count(static_cast<double>(counts.activated)), config::name(recipe.train.precision),
             num_threads(), kernels::name(kernels::isa()), recipe.train.balance.sequence_aux_loss,
             recipe.train.balance.bias_update_rate.at(0));
-  return Trainer(recipe).run();
+  if (world.size() > 1)
+    log::info("{} ranks, started by {}; this is rank {} ({}), process {}", world.size(), environment.launcher,
+              world.rank(), world.layout().describe(world.rank()), ::getpid());
+  const RunEnd end = Trainer(recipe, world).run();
+  // Together: the first rank may hold the store that the others still ask.
+  world.along(parallel::Dimension::world).barrier();
+  return end;
 }
 
 }  // namespace fathom::train

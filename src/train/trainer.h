@@ -1,4 +1,4 @@
-// The training run of one rank: from a recipe to checkpoints, metrics and a report; goes on where it was.
+// The training run: from a recipe to checkpoints, metrics and a report; goes on where it was. Every rank calls it.
 #pragma once
 
 #include "config/recipe.h"

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "formats/indexed_dataset.h"
+#include "support/one_rank.h"
 #include "support/scratch.h"
 #include "support/tensors.h"
 #include "support/tiny_training.h"
@@ -20,7 +21,7 @@ struct Sums {
 // As the trainer does a step.
 Sums accumulate(const data::TrainingData& data, int64_t micro_batch_size, int64_t sequences) {
   test::TinyTraining tiny(test::lively_model());
-  const StepBatch batch = make_step_batch(data, 0, sequences, micro_batch_size, 2);
+  const StepBatch batch = make_step_batch(data, 0, sequences, micro_batch_size, 2, test::one_rank());
   const model::LossCoefficients coefficients = loss_coefficients(batch, 0.3, 0.01, 0.001);
   Sums sums;
   for (const model::MicroBatch& micro : batch.micro_batches) {

@@ -5,6 +5,7 @@
 
 #include "formats/indexed_dataset.h"
 #include "ops/vocab_loss.h"
+#include "support/one_rank.h"
 #include "support/scratch.h"
 
 namespace fathom::train {
@@ -55,7 +56,7 @@ int64_t expected_target(const data::Sample& sample, int64_t i, int64_t d, bool i
 
 TEST_F(StepBatchTest, counts_and_the_smaller_last_micro_batch) {
   const data::TrainingData data = open(false, false);
-  const StepBatch batch = make_step_batch(data, 3, 7, 3, kDepths);
+  const StepBatch batch = make_step_batch(data, 3, 7, 3, kDepths, test::one_rank());
   ASSERT_EQ(batch.micro_batches.size(), 3U);
   EXPECT_EQ(batch.micro_batches[0].num_sequences, 3);
   EXPECT_EQ(batch.micro_batches[2].num_sequences, 1);
@@ -70,7 +71,7 @@ TEST_F(StepBatchTest, every_target_of_every_depth) {
   for (const bool isolated : {false, true}) {
     for (const bool masks_eod : {false, true}) {
       const data::TrainingData data = open(isolated, masks_eod);
-      const StepBatch batch = make_step_batch(data, 0, 30, 4, kDepths);
+      const StepBatch batch = make_step_batch(data, 0, 30, 4, kDepths, test::one_rank());
       std::vector<int64_t> counts(kDepths + 1, 0);
       int64_t number = 0;
       for (const model::MicroBatch& micro : batch.micro_batches) {
