@@ -1,6 +1,8 @@
 #include "checkpoint/inspect_layers.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <string_view>
 #include <utility>
 

@@ -1,5 +1,7 @@
 #include "cli/inspect_text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/progress.h"
