@@ -34,7 +34,7 @@ class Sources : public testing::Test {
             {"convert", {"convert", path, "converted", "--dtype", "fp32"}},
             {"pretrain",
              {"pretrain", "run.yaml", "--set", "output_dir=other", "--set", "checkpoint.load=" + path,
-              "--set", "train.steps=1", "--set", "train.eval_every=0"}}};
+              "--set", "train.steps=4", "--set", "train.eval_every=0"}}};
   }
   ProcessEnd fathom(const Words& words, const std::function<bool()>& in_child = nullptr) const {
     fs::remove_all(run_.directory() / "converted");
@@ -45,7 +45,7 @@ class Sources : public testing::Test {
   std::string result(const std::string& command, const ProcessEnd& end) const {
     if (command == "convert") return test::text_of(run_.directory() / "converted/model.safetensors");
     if (command == "pretrain")
-      return test::tensor_files_of(run_.checkpoint(1, "other")).at("model.safetensors");
+      return test::tensor_files_of(run_.checkpoint(4, "other")).at("model.safetensors");
     return command == "inspect" ? Json::parse(end.out).at("checksum").get<std::string>() : end.out;
   }
   void expect_like_newest(const std::string& path, const std::string& said,
