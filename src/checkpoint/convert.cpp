@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -37,9 +38,17 @@ void check_arguments(const fs::path& source, const fs::path& directory, const Co
   if (!options.scale_format.empty() && options.scale_format != "float32" && options.scale_format != "ue8m0")
     throw UsageError("--scale-fmt {}: use float32 or ue8m0", options.scale_format);
   if (options.max_shard_bytes == 0) throw UsageError("--max-shard-size 0: a file must hold something");
-  if (fs::weakly_canonical(source) == fs::weakly_canonical(directory))
+  const auto whole = [](const fs::path& path) {
+    const fs::path canonical = fs::weakly_canonical(fs::absolute(path));
+    return canonical.has_filename() ? canonical : canonical.parent_path();
+  };
+  const fs::path from = whole(source), to = whole(directory);
+  if (from == to)
     throw UsageError("{} is both source and destination: give another directory to write to",
                      source.string());
+  if (std::mismatch(from.begin(), from.end(), to.begin(), to.end()).first == from.end())
+    throw UsageError("{} lies inside its source {}, which stays as it is: write elsewhere",
+                     directory.string(), source.string());
 }
 
 class Plan {
@@ -76,11 +85,7 @@ class Plan {
                                                                   : "";
     keeps_blocks_ = format == old;
     if (source_.model.quantization && keeps_blocks_) return;
-    config::QuantizationConfig fp8{"fp8", {kScaleBlock, kScaleBlock}, format, Json::object()};
-    fp8.raw = {{"activation_scheme", "dynamic"}, {"fmt", "e4m3"}, {"quant_method", "fp8"}};
-    if (!format.empty()) fp8.raw["scale_fmt"] = format;
-    fp8.raw["weight_block_size"] = fp8.weight_block_size;
-    target_.quantization = std::move(fp8);
+    target_.quantization = fp8_quantization(format == "ue8m0" ? ScaleFormat::ue8m0 : ScaleFormat::float32);
   }
 
   void add(const TensorSpec& spec, std::vector<SavedTensor>& result) {

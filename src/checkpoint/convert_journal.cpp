@@ -1,11 +1,5 @@
 #include "checkpoint/convert_journal.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <map>
 #include <system_error>
 
@@ -30,7 +24,7 @@ ConvertJournal::ConvertJournal(const fs::path& directory, Json plan, const std::
     : directory_(directory), path_(directory / kJournalName) {
   if (!fs::exists(path_)) refuse_other_checkpoint();
   make_directories(directory);
-  lock();
+  lock_ = DirectoryLock(directory, "is writing a conversion here");
   plan["files"] = Json::array();
   for (const SavedFile& file : files) plan["files"].push_back(file.name);
   if (fs::exists(path_)) {
@@ -46,19 +40,6 @@ ConvertJournal::ConvertJournal(const fs::path& directory, Json plan, const std::
     remove_file(directory / "config.json");
   }
   write_text_file(path_, plan.dump(2) + "\n");
-}
-
-ConvertJournal::Lock::~Lock() {
-  if (descriptor >= 0) ::close(descriptor);
-}
-
-void ConvertJournal::lock() {
-  lock_.descriptor = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (lock_.descriptor < 0)
-    throw FileError("cannot open the directory {}: {}", directory_.string(), std::strerror(errno));
-  if (::flock(lock_.descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
-    return;  // some file systems have no locks
-  throw CheckpointError("{}: another conversion is writing here", directory_.string());
 }
 
 void ConvertJournal::refuse_other_checkpoint() const {

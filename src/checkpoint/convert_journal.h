@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/directory_lock.h"
 #include "base/json.h"
 #include "checkpoint/saved_tensor.h"
 
@@ -15,7 +16,7 @@ class ConvertJournal {
  public:
   // Makes the directory and holds it against other conversions until the end of this object. `plan`: "source" and
   // "options", in full; where an unfinished conversion of another plan lies there, its files are removed with a
-  // message. Throws CheckpointError: the directory holds a checkpoint, or another process writes there; FileError.
+  // message. Throws CheckpointError: the directory holds a checkpoint; FileError: among others, another process writes there.
   ConvertJournal(const std::filesystem::path& directory, Json plan, const std::vector<SavedFile>& files);
   ConvertJournal(const ConvertJournal&) = delete;
   ConvertJournal& operator=(const ConvertJournal&) = delete;
@@ -25,14 +26,10 @@ class ConvertJournal {
   void finish();  // removes the journal: everything else is written
 
  private:
-  void lock();
   void refuse_other_checkpoint() const;
   void remove_leftovers(const Json& files) const;
   std::filesystem::path directory_, path_;
-  struct Lock {
-    int descriptor = -1;
-    ~Lock();
-  } lock_;
+  DirectoryLock lock_;
 };
 
 }  // namespace fathom::checkpoint

@@ -77,7 +77,7 @@ ConvertReport write_converted(const fs::path& directory, Json plan, std::vector<
   if (report.resumed_bytes > 0)
     log::info("{}: goes on after {} of an earlier run", directory.string(),
               format_bytes(static_cast<double>(report.resumed_bytes)));
-  Progress progress("convert", missing, "B");
+  Progress progress("writing", missing, "B");
   for (size_t i = 0; i < files.size(); ++i) {
     if (!is_done[i]) write_file(directory, files[i], is_stopped, progress);
     for (SavedTensor& tensor : files[i].tensors) tensor.read = nullptr;  // with what it kept of its blocks

@@ -144,6 +144,15 @@ void dequantize_blocks(const Location& tensor, const Location& scales, int64_t b
   dequantize(tensor, scales, begin, count, out);
 }
 
+config::QuantizationConfig fp8_quantization(ScaleFormat format) {
+  const std::string scale_fmt = format == ScaleFormat::ue8m0 ? "ue8m0" : "";
+  config::QuantizationConfig fp8{"fp8", {kScaleBlock, kScaleBlock}, scale_fmt, Json::object()};
+  fp8.raw = {{"activation_scheme", "dynamic"}, {"fmt", "e4m3"}, {"quant_method", "fp8"}};
+  if (!scale_fmt.empty()) fp8.raw["scale_fmt"] = scale_fmt;
+  fp8.raw["weight_block_size"] = fp8.weight_block_size;
+  return fp8;
+}
+
 std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format) {
   FATHOM_ASSERT(matrix.shape.size() == 2);
   const std::string name = matrix.name;

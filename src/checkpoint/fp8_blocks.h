@@ -8,6 +8,7 @@
 #include "base/bfloat16.h"
 #include "checkpoint/saved_tensor.h"
 #include "checkpoint/tensor_view.h"
+#include "config/model_config.h"
 #include "formats/sharded_safetensors.h"
 
 namespace fathom::checkpoint {
@@ -28,6 +29,9 @@ enum class ScaleFormat {
   float32,  // the largest |value| of the block / 448; 1 for a block of zeros
   ue8m0,    // that, rounded up to a power of two; stored as float32 too, as DeepSeek-V3.1 does
 };
+
+// What config.json says of a checkpoint with such matrices.
+config::QuantizationConfig fp8_quantization(ScaleFormat format);
 
 // A matrix on its way to a file: the codes under its name, then its scales. Both may be read from several threads.
 // Reading throws CheckpointError: a value that is not finite.

@@ -3,79 +3,94 @@
 #include <bit>
 #include <memory>
 
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "base/file.h"
-#include "base/parallel.h"
-#include "base/progress.h"
+#include "base/stop_signal.h"
+#include "checkpoint/converted_files.h"
 #include "checkpoint/initial_values.h"
 #include "checkpoint/model_files.h"
-#include "checkpoint/saved_tensor.h"
+#include "checkpoint/tensor_view.h"
 #include "config/tensor_table.h"
 
 namespace fathom::checkpoint {
 namespace {
 
-constexpr uint64_t kSmallFilesBytes = 16 << 20;
+using config::TensorRole;
+using config::TensorSpec;
+using formats::Dtype;
 
 void round_to_bf16(const float* values, int64_t count, std::byte* out) {
   auto* bits = reinterpret_cast<uint16_t*>(out);
-  parallel_for(0, count, 1 << 18, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      bits[i] = static_cast<uint16_t>((std::bit_cast<uint32_t>(values[i]) + 0x8000u) >> 16);
-  });
+  for (int64_t i = 0; i < count; ++i)
+    bits[i] = static_cast<uint16_t>((std::bit_cast<uint32_t>(values[i]) + 0x8000u) >> 16);
+}
+
+// As F32, F16 or BF16.
+TensorView initial_view(const TensorSpec& spec, double initializer_range, uint64_t seed) {
+  TensorView view;
+  view.name = spec.name;
+  view.shape = spec.shape;
+  view.read = [&spec, initializer_range, seed](int64_t begin, int64_t count, Dtype as, std::byte* out) {
+    if (as == Dtype::F32)
+      return initial_values(spec, initializer_range, seed, begin, count, reinterpret_cast<float*>(out));
+    std::vector<float> values(static_cast<size_t>(count));
+    initial_values(spec, initializer_range, seed, begin, count, values.data());
+    as == Dtype::BF16 ? round_to_bf16(values.data(), count, out)
+                      : store_floats(values.data(), count, as, out);
+  };
+  return view;
+}
+
+// The same as F32, rounded to BF16 before.
+TensorView through_bf16(TensorView view) {
+  view.read = [read = std::move(view.read)](int64_t begin, int64_t count, Dtype as, std::byte* out) {
+    FATHOM_ASSERT(as == Dtype::F32);
+    std::vector<uint16_t> bits(static_cast<size_t>(count));
+    read(begin, count, Dtype::BF16, reinterpret_cast<std::byte*>(bits.data()));
+    auto* values = reinterpret_cast<float*>(out);
+    for (int64_t i = 0; i < count; ++i)
+      values[i] = std::bit_cast<float>(static_cast<uint32_t>(bits[static_cast<size_t>(i)]) << 16);
+  };
+  return view;
+}
+
+Json description(const config::ModelConfig& model, Dtype dtype, uint64_t seed, ScaleFormat scale_format) {
+  const std::string text = config::to_json(model).dump();
+  Json plan;
+  plan["source"] = {{"random", crc32c(text.data(), text.size())}, {"seed", seed}};
+  plan["options"] = {{"dtype", formats::dtype_name(dtype)}, {"ue8m0", scale_format == ScaleFormat::ue8m0}};
+  return plan;
 }
 
 }  // namespace
 
-uint64_t init_checkpoint(const config::ModelConfig& model, formats::Dtype dtype, uint64_t seed,
-                         const fs::path& directory, const fs::path& tokenizer) {
-  if (dtype != formats::Dtype::F32 && dtype != formats::Dtype::BF16)
-    throw UsageError("a random checkpoint of {} is not written by this version: use bf16 or fp32",
+uint64_t init_checkpoint(const config::ModelConfig& given, Dtype dtype, uint64_t seed,
+                         const fs::path& directory, const fs::path& tokenizer, ScaleFormat scale_format) {
+  const bool is_fp8 = dtype == Dtype::F8_E4M3;
+  if (dtype != Dtype::F32 && dtype != Dtype::F16 && dtype != Dtype::BF16 && !is_fp8)
+    throw UsageError("a random checkpoint is not written in {}: use bf16, fp32, fp16 or fp8",
                      formats::dtype_name(dtype));
-  if (fs::exists(directory / "config.json"))
-    throw CheckpointError("{} holds a checkpoint (config.json) already: give another directory or remove it",
-                          directory.string());
+  if (!tokenizer.empty()) check_tokenizer(tokenizer);
+  config::ModelConfig model = given;
+  model.quantization.reset();
+  if (is_fp8) model.quantization = fp8_quantization(scale_format);
   const config::TensorTable table(model);
   std::vector<SavedTensor> tensors;
-  uint64_t total = 0;
-  const auto scratch = std::make_shared<std::vector<float>>();
-  for (const config::TensorSpec& spec : table.tensors()) {
-    const bool is_float = dtype == formats::Dtype::F32 || spec.role == config::TensorRole::router_bias;
-    tensors.push_back({{spec.name, is_float ? formats::Dtype::F32 : formats::Dtype::BF16, spec.shape},
-                       [&, spec_pointer = &spec, is_float](int64_t begin, int64_t count, std::byte* out) {
-                         if (is_float)
-                           return initial_values(*spec_pointer, model.initializer_range, seed, begin, count,
-                                                 reinterpret_cast<float*>(out));
-                         scratch->resize(static_cast<size_t>(count));
-                         initial_values(*spec_pointer, model.initializer_range, seed, begin, count,
-                                        scratch->data());
-                         round_to_bf16(scratch->data(), count, out);
-                       }});
-    total += tensors.back().bytes();
-  }
-  const uint64_t available = free_disk_bytes(directory);
-  if (available < total + kSmallFilesBytes)
-    throw FileError("{}: too little disk: the checkpoint has {}, {} is free", directory.string(),
-                    format_bytes(static_cast<double>(total)), format_bytes(static_cast<double>(available)));
-
-  make_directories(directory);
-  Progress progress("init", total, "B");
-  std::vector<SavedFile> files = cut_into_files(std::move(tensors), kDefaultShardBytes);
-  for (SavedFile& file : files) {
-    for (SavedTensor& tensor : file.tensors) {
-      const int64_t size = formats::dtype_bits(tensor.declaration.dtype) / 8;
-      tensor.read = [&progress, size, read = std::move(tensor.read)](int64_t begin, int64_t count,
-                                                                     std::byte* out) {
-        read(begin, count, out);
-        progress.advance(static_cast<uint64_t>(count * size));
-      };
+  for (const TensorSpec& spec : table.tensors()) {
+    TensorView view = initial_view(spec, model.initializer_range, seed);
+    if (is_fp8 && config::scale_shape(spec, model)) {
+      for (SavedTensor& part : quantized(through_bf16(std::move(view)), scale_format))
+        tensors.push_back(std::move(part));
+    } else {
+      const bool is_float = spec.role == TensorRole::router_bias;
+      tensors.push_back(saved(std::move(view), is_float ? Dtype::F32 : is_fp8 ? Dtype::BF16 : dtype));
     }
-    write_saved_file(directory, file);
   }
-  write_model_files(directory, model, dtype, files, tokenizer);
-  sync_directory(directory);
-  progress.finish();
-  return total;
+  std::vector<SavedFile> files = cut_into_files(std::move(tensors), kDefaultShardBytes);
+  return write_converted(directory, description(model, dtype, seed, scale_format), files, stop_requested,
+                         [&] { write_model_files(directory, model, dtype, files, tokenizer); })
+      .bytes;
 }
 
 }  // namespace fathom::checkpoint

@@ -4,24 +4,12 @@
 
 #include "base/parallel.h"
 #include "base/random.h"
+#include "checkpoint/known_tensors.h"
 
 namespace fathom::checkpoint {
 namespace {
 
 constexpr int64_t kFillChunk = 1 << 18;
-
-// DeepSeek ships the MTP layers' embedding and head as copies of the trunk's.
-const std::string& source_name(const config::TensorSpec& spec) {
-  static const std::string embedding = "model.embed_tokens.weight", head = "lm_head.weight";
-  switch (spec.role) {
-    case config::TensorRole::mtp_embedding:
-      return embedding;
-    case config::TensorRole::mtp_head:
-      return head;
-    default:
-      return spec.name;
-  }
-}
 
 }  // namespace
 
@@ -31,7 +19,8 @@ void initial_values(const config::TensorSpec& spec, double initializer_range, ui
     std::fill(out, out + count, spec.role == config::TensorRole::router_bias ? 0.0f : 1.0f);
     return;
   }
-  const uint64_t key = stream_key(seed, source_name(spec));
+  const char* source = copied_from(spec);
+  const uint64_t key = stream_key(seed, source ? source : spec.name);
   const auto std = static_cast<float>(initializer_range);
   parallel_for(0, count, kFillChunk, [&](int64_t from, int64_t to) {
     fill_normal(key, static_cast<uint64_t>(begin + from), to - from, 0.0f, std, out + from);

@@ -1,39 +1,23 @@
 #include "checkpoint/inspect.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <memory>
+#include <functional>
+#include <numeric>
 #include <set>
+#include <string_view>
 
-#include "base/bfloat16.h"
 #include "base/error.h"
 #include "base/file.h"
-#include "base/float16.h"
+#include "checkpoint/inspect_layers.h"
+#include "checkpoint/known_tensors.h"
+#include "checkpoint/run_directory.h"
 #include "checkpoint/stored_values.h"
 #include "formats/checkpoint_manifest.h"
 #include "formats/sharded_safetensors.h"
 
 namespace fathom::checkpoint {
 namespace {
-
-bool holds_weights(const fs::path& directory) {
-  return fs::exists(directory / formats::kIndexFileName) || fs::exists(directory / formats::kSingleFileName);
-}
-
-// A run's directory stands for its newest checkpoint.
-fs::path resolve(const fs::path& path) {
-  if (!fs::exists(path)) throw FileError("{}: there is no such file or directory", path.string());
-  if (!fs::is_directory(path) || holds_weights(path) || fs::exists(path / "config.json")) return path;
-  for (const fs::path& folder : {path, path / "checkpoints"}) {
-    if (!fs::is_regular_file(folder / "latest")) continue;
-    std::string name = read_text_file(folder / "latest");
-    name.erase(name.find_last_not_of(" \n\r\t") + 1);
-    if (fs::path(name).filename() == name && fs::is_directory(folder / name)) return folder / name;
-  }
-  throw CheckpointError("{}: no config.json and no model weights are in this directory: is it a checkpoint?",
-                        path.string());
-}
 
 std::string header_dtype(const std::string& torch_dtype) {
   if (torch_dtype == "bfloat16") return "BF16";
@@ -43,22 +27,24 @@ std::string header_dtype(const std::string& torch_dtype) {
 }
 
 void add_tensor(Inspection& result, InspectedTensor tensor) {
-  if (!tensor.name.ends_with(kScaleSuffix)) {
-    int64_t numel = 1;
-    for (const int64_t dim : tensor.shape) numel *= dim;
-    result.stored_parameters += numel;
+  if (tensor.is_scale()) {
+    ++result.scale_tensors;
+    result.scale_elements += tensor.numel();
+    result.scale_bytes += tensor.bytes;
+  } else {
+    result.stored_parameters += tensor.numel();
   }
   result.bytes_by_dtype[tensor.dtype] += tensor.bytes;
   result.tensors.push_back(std::move(tensor));
 }
 
 // What the config implies, fp8 scales included.
-std::vector<InspectedTensor> implied_tensors(const config::ModelConfig& model) {
-  const config::TensorTable table(model);
+std::vector<InspectedTensor> implied_tensors(const config::ModelConfig& model,
+                                             const config::TensorTable& table) {
   std::vector<InspectedTensor> tensors;
   const auto add = [&](const std::string& name, const std::string& dtype, const std::vector<int64_t>& shape) {
-    tensors.push_back(
-        {name, dtype, shape, "", 0, formats::tensor_bytes(*formats::parse_dtype(dtype), shape, name)});
+    const uint64_t bytes = formats::tensor_bytes(*formats::parse_dtype(dtype), shape, name);
+    tensors.push_back({name, dtype, shape, "", 0, bytes, ""});
   };
   for (const config::TensorSpec& spec : table.tensors()) {
     add(spec.name, header_dtype(config::stored_dtype(spec, model)), spec.shape);
@@ -72,64 +58,69 @@ void inspect_weights(const fs::path& path, Inspection& result) {
   for (const auto& location : reader.tensors()) {
     const formats::TensorEntry& entry = *location.entry;
     add_tensor(result, {entry.name, std::string(formats::dtype_name(entry.dtype)), entry.shape,
-                        location.file->path().filename().string(), entry.offset, entry.bytes});
+                        location.file->path().filename().string(), entry.offset, entry.bytes, ""});
   }
+  result.files = reader.files().size();
+  result.unlisted_tensors = reader.unlisted();
+  result.unlisted_files = reader.unlisted_files();
 }
 
-void compare_with_config(Inspection& result) {
-  std::set<std::string> stored;
-  for (const InspectedTensor& tensor : result.tensors) stored.insert(tensor.name);
-  for (const InspectedTensor& tensor : implied_tensors(*result.model))
-    if (stored.erase(tensor.name) == 0) result.missing.push_back(tensor.name);
-  result.unexpected.assign(stored.begin(), stored.end());
-}
-
-std::optional<double> element(std::string_view dtype, const std::byte* at) {
-  const auto load = [&](auto value) {
-    std::memcpy(&value, at, sizeof value);
-    return value;
-  };
-  if (dtype == "F64") return load(double{});
-  if (dtype == "F32") return load(float{});
-  if (dtype == "BF16") return to_float(load(bf16{}));
-  if (dtype == "F16") return to_float(load(f16{}));
-  return std::nullopt;
-}
-
-std::optional<TensorDifference> compare_bytes(const InspectedTensor& tensor, std::span<const std::byte> a,
-                                              std::span<const std::byte> b) {
-  if (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0) return std::nullopt;
-  const int64_t bits = formats::dtype_bits(*formats::parse_dtype(tensor.dtype));
-  const auto size = static_cast<size_t>(std::max<int64_t>(1, bits / 8));  // packed kinds: bytes
-  TensorDifference difference{tensor.name, "values", 0, 0};
-  for (size_t at = 0; at + size <= a.size(); at += size) {
-    if (std::memcmp(a.data() + at, b.data() + at, size) == 0) continue;
-    ++difference.elements;
-    const auto x = element(tensor.dtype, a.data() + at), y = element(tensor.dtype, b.data() + at);
-    if (!x || (std::isnan(*x) && std::isnan(*y)) || *x == *y) continue;
-    const double distance = std::abs(*x - *y);
-    difference.max_absolute = std::max(difference.max_absolute, std::isnan(distance) ? HUGE_VAL : distance);
+void compare_with_config(Inspection& result, const config::TensorTable& table) {
+  std::set<std::string_view> stored;
+  for (const InspectedTensor& tensor : result.tensors) {
+    const Known known = classify_tensor(tensor.name, table, *result.model);
+    if (known == Known::model)
+      stored.insert(tensor.name);
+    else
+      (known == Known::no ? result.unexpected : result.unused).push_back(tensor.name);
   }
-  return difference;
+  for (const InspectedTensor& implied : implied_tensors(*result.model, table)) {
+    if (stored.contains(implied.name)) continue;
+    const config::TensorSpec* spec = table.find(implied.name);
+    if (spec && copied_from(*spec)) continue;
+    // fp8 is what config.json promises; a matrix may lie there in another dtype all the same.
+    if (!spec && !stored.contains(implied.name.substr(0, implied.name.size() - std::strlen(kScaleSuffix))))
+      continue;
+    result.missing.push_back(implied.name);
+  }
+  for (const config::TensorSpec& spec : table.tensors())
+    if (const char* source = copied_from(spec))
+      result.mtp_copies.push_back({spec.name, source, stored.contains(spec.name), std::nullopt});
 }
-
-std::string shape_text(const std::vector<int64_t>& shape) { return Json(shape).dump(); }
 
 }  // namespace
 
+int64_t InspectedTensor::numel() const {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+bool InspectedTensor::is_scale() const {
+  // DeepSeek's and compressed-tensors' names.
+  constexpr std::string_view kSuffixes[] = {"_scale_inv",  "_scale", "_scale_2",
+                                            "_zero_point", "_g_idx", "weight_shape"};
+  return std::any_of(std::begin(kSuffixes), std::end(kSuffixes),
+                     [&](std::string_view suffix) { return name.ends_with(suffix); });
+}
+
+uint64_t Inspection::total_bytes() const {
+  uint64_t sum = 0;
+  for (const auto& [dtype, bytes] : bytes_by_dtype) sum += bytes;
+  return sum;
+}
+
 Inspection inspect(const fs::path& given) {
   Inspection result;
-  result.path = resolve(given);
+  result.path = resolve_checkpoint(given);
   const fs::path& path = result.path;
-  if (fs::is_directory(path)) {
+  const bool is_directory = fs::is_directory(path);
+  if (is_directory) {
     result.kind = "checkpoint";
     if (fs::exists(path / "config.json")) result.model = config::read_model_config(path / "config.json");
     // A directory with a config alone is one whose weights are missing, which is what is to be said.
     inspect_weights(path, result);
-    if (result.model) compare_with_config(result);
     if (fs::exists(path / formats::kManifestName)) {
       result.has_manifest = true;
-      result.manifest_fault = formats::find_fault(path, formats::Verify::checksums).value_or("");
+      result.manifest_fault = formats::find_fault(path, formats::Verify::sizes).value_or("");
       if (result.manifest_fault.empty()) result.manifest_files = formats::read_manifest(path).files.size();
     }
   } else if (path.extension() == ".safetensors" || path.filename().string().ends_with(".index.json")) {
@@ -138,45 +129,22 @@ Inspection inspect(const fs::path& given) {
   } else if (path.extension() == ".json") {
     result.kind = "config";
     result.model = config::read_model_config(path);
-    for (InspectedTensor& tensor : implied_tensors(*result.model)) add_tensor(result, std::move(tensor));
   } else {
     throw UsageError("{}: give a checkpoint directory, a .safetensors file, an index or a config.json",
                      path.string());
   }
-  if (result.model) result.counts = config::count_parameters(*result.model);
-  return result;
-}
-
-CheckpointDifference compare(const Inspection& first, const Inspection& second) {
-  std::unique_ptr<formats::ShardedReader> a, b;
-  if (first.kind != "config" && second.kind != "config") {
-    a = std::make_unique<formats::ShardedReader>(first.path);
-    b = std::make_unique<formats::ShardedReader>(second.path);
+  if (!result.model) {
+    result.layers = layers_of_names(result.tensors);
+    return result;
   }
-  std::map<std::string_view, const InspectedTensor*> others;
-  for (const InspectedTensor& tensor : second.tensors) others[tensor.name] = &tensor;
-  CheckpointDifference result;
-  for (const InspectedTensor& tensor : first.tensors) {
-    const auto found = others.find(tensor.name);
-    if (found == others.end()) {
-      result.only_first.push_back(tensor.name);
-      continue;
-    }
-    const InspectedTensor& other = *found->second;
-    others.erase(found);
-    if (tensor.shape != other.shape) {
-      result.differing.push_back(
-          {tensor.name, fmt::format("shape {}, {}", shape_text(tensor.shape), shape_text(other.shape)), 0,
-           0});
-    } else if (tensor.dtype != other.dtype) {
-      result.differing.push_back({tensor.name, fmt::format("dtype {}, {}", tensor.dtype, other.dtype), 0, 0});
-    } else if (a) {
-      ++result.compared;
-      if (auto difference = compare_bytes(tensor, a->at(tensor.name).bytes(), b->at(tensor.name).bytes()))
-        result.differing.push_back(std::move(*difference));
-    }
-  }
-  for (const auto& [name, unused] : others) result.only_second.emplace_back(name);
+  const config::TensorTable table(*result.model);
+  if (is_directory)
+    compare_with_config(result, table);
+  else
+    for (InspectedTensor& tensor : implied_tensors(*result.model, table))
+      add_tensor(result, std::move(tensor));
+  result.counts = config::count_parameters(*result.model);
+  result.layers = layers_of_config(*result.model, table, result.tensors);
   return result;
 }
 

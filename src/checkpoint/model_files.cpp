@@ -44,7 +44,10 @@ std::string torch_name(formats::Dtype dtype) {
   switch (dtype) {
     case formats::Dtype::F32:
       return "float32";
+    case formats::Dtype::F16:
+      return "float16";
     case formats::Dtype::BF16:
+    case formats::Dtype::F8_E4M3:
       return "bfloat16";
     default:
       throw std::logic_error("no checkpoint is written in " + std::string(formats::dtype_name(dtype)));
@@ -69,7 +72,7 @@ std::vector<std::string> write_model_files(const fs::path& directory, const conf
   };
   config::ModelConfig written = model;
   written.dtype = torch_name(dtype);
-  written.quantization.reset();
+  if (dtype != formats::Dtype::F8_E4M3) written.quantization.reset();
   write_json("config.json", config::to_json(written));
   write_json("generation_config.json", generation_config(model));
 

@@ -12,7 +12,8 @@ namespace fathom::checkpoint {
 
 void check_tokenizer(const std::filesystem::path& tokenizer);  // throws FileError: no tokenizer lies there
 
-// Everything but the tensors: config.json (dtype set to `dtype`, no quantization_config),
+// Everything but the tensors: config.json (dtype set to `dtype`, no quantization_config; for F8_E4M3 bfloat16, and the
+// model's quantization_config),
 // generation_config.json (token ids), the index where there is more than one file, and the tokenizer's files
 // copied from `tokenizer` (a directory, or a tokenizer.json or tiktoken.model whose neighbours come along; empty: none).
 // Returns the names of the files written. Throws FileError.

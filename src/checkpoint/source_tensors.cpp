@@ -1,7 +1,5 @@
 #include "checkpoint/source_tensors.h"
 
-#include <fmt/ranges.h>
-
 #include <cstring>
 #include <memory>
 
@@ -16,7 +14,6 @@
 namespace fathom::checkpoint {
 namespace {
 
-using config::TensorRole;
 using formats::Dtype;
 using formats::ShardedReader;
 
@@ -78,9 +75,7 @@ SourceTensors open_source(const fs::path& path) {
       ignored > 0)
     log::info("{}: {} tensors of layers beyond num_hidden_layers + num_nextn_predict_layers are left out",
               source.where(), ignored);
-  if (reader->unlisted() > 0)
-    log::warning("{}: {} tensors lie in its files but not in its index, and are left out", source.where(),
-                 reader->unlisted());
+  mention_unlisted(*reader, source.where());
   source.identity = identity(path, *reader);
   source.find = [reader](const std::string& name) -> std::optional<TensorView> {
     const ShardedReader::Location* location = reader->find(name);
@@ -95,17 +90,11 @@ TensorView source_tensor(const SourceTensors& source, const config::TensorTable&
                          const std::string& name, bool& is_tied) {
   const config::TensorSpec& spec = table.at(name);
   std::optional<TensorView> view = source.find(name);
-  is_tied = !view && (spec.role == TensorRole::mtp_embedding || spec.role == TensorRole::mtp_head);
-  if (is_tied)
-    view = source.find(spec.role == TensorRole::mtp_head ? "lm_head.weight" : "model.embed_tokens.weight");
-  if (!view) {
-    const bool is_mtp = spec.layer >= source.model.num_hidden_layers;
-    throw CheckpointError("{}: tensor {} is missing{}", source.where(), name,
-                          is_mtp ? " (it is of an MTP layer: --drop-mtp converts without)" : "");
-  }
-  if (view->shape != spec.shape)
-    throw CheckpointError("{}: tensor {} has shape [{}], config.json implies [{}]", view->file, name,
-                          fmt::join(view->shape, ", "), fmt::join(spec.shape, ", "));
+  const char* original = copied_from(spec);
+  is_tied = !view && original;
+  if (is_tied) view = source.find(original);
+  if (!view) throw missing_tensor(source.where(), name, spec, source.model, "--drop-mtp converts without");
+  check_shape(view->file, name, view->shape, spec.shape);
   return std::move(*view);
 }
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/run_directory.h"
 #include "cli/commands.h"
 
 namespace fathom::cli {
@@ -36,8 +37,8 @@ void run(Flags& flags) {
   if (flags.format != "hf")
     throw UsageError("--format {} is not built yet: this version writes hf", flags.format);
   flags.options.max_shard_bytes = parse_bytes(flags.max_shard_size);
-  const checkpoint::ConvertReport report =
-      checkpoint::convert_checkpoint(flags.source, flags.directory, flags.options);
+  const checkpoint::ConvertReport report = checkpoint::convert_checkpoint(
+      checkpoint::resolve_checkpoint(flags.source), flags.directory, flags.options);
   log::info("{}: {} tensors, {} in {} file{}", flags.directory, report.tensors,
             format_bytes(static_cast<double>(report.bytes)), report.files, report.files == 1 ? "" : "s");
 }
@@ -48,7 +49,9 @@ void add_convert(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "convert", "Write a checkpoint in another dtype or file size, or cut a smaller model out of it");
   const auto flags = std::make_shared<Flags>();
-  command->add_option("source", flags->source, "the directory of an HF checkpoint")
+  command
+      ->add_option("source", flags->source,
+                   "the directory of an HF checkpoint, or of a run: its newest good one")
       ->required()
       ->option_text("SRC");
   command->add_option("directory", flags->directory, "where to write; made if missing")
@@ -80,7 +83,7 @@ void add_convert(CLI::App& app) {
       "A conversion that was stopped goes on when the same command is given again.\n"
       "Examples:\n"
       "  fathom convert DeepSeek-V3 DeepSeek-V3-bf16 --dtype bf16\n"
-      "  fathom convert out/tiny/checkpoints/step_00001000 out/tiny-fp8 --dtype fp8\n"
+      "  fathom convert out/tiny out/tiny-fp8 --dtype fp8\n"
       "  fathom convert DeepSeek-V3 small --layers 0-2,60 --experts 0-15 --drop-mtp --dtype bf16");
   command->callback([flags] { run(*flags); });
 }

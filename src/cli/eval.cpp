@@ -76,7 +76,8 @@ void add_eval(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   command
       ->add_option("checkpoint", options->directory,
-                   "checkpoint directory: config.json, *.safetensors, tokenizer.json")
+                   "checkpoint directory (config.json, *.safetensors, tokenizer.json), or a run's: its "
+                   "newest good one")
       ->required();
   command->add_option(
       "--text", options->text,
@@ -101,7 +102,7 @@ void add_eval(CLI::App& app) {
                     "print {\"tokens\", \"nll\" (mean, natural log), \"perplexity\", ...}");
   command->footer(
       "Examples:\n"
-      "  fathom eval out/demo/checkpoints/step_00000200 --data data/wiki_valid_text_document --seq-length "
+      "  fathom eval out/demo --data data/wiki_valid_text_document --seq-length "
       "256\n"
       "  fathom eval DIR --text book.txt --json\n"
       "  fathom eval DIR --text book.txt --dtype fp32 --seq-length 128 --dump-logits logits.safetensors");

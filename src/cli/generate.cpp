@@ -171,7 +171,8 @@ void add_generate(CLI::App& app) {
   infer::SamplingParams& params = options->params;
   command
       ->add_option("checkpoint", options->directory,
-                   "checkpoint directory: config.json, *.safetensors, tokenizer.json")
+                   "checkpoint directory (config.json, *.safetensors, tokenizer.json), or a run's: its "
+                   "newest good one")
       ->required();
   CLI::Option* prompt = command->add_option("--prompt", options->prompt, "the text to continue");
   command->add_option(
@@ -228,7 +229,7 @@ void add_generate(CLI::App& app) {
       "one object a prompt: prompt_ids, token_ids, logprobs, text, finish_reason; no streaming");
   command->footer(
       "Examples:\n"
-      "  fathom generate out/demo/checkpoints/step_00000200 --prompt 'The river' --max-new-tokens 40\n"
+      "  fathom generate out/demo --prompt 'The river' --max-new-tokens 40\n"
       "  fathom generate DIR --prompts questions.jsonl --temperature 0.6 --top-p 0.95 --seed 1 --json\n"
       "  fathom generate DIR --prompt 'Q: 2+2?' --stop 'Q:' --stop Answer:\n"
       "  fathom generate DIR --prompt-ids 0,33310,2058 --max-new-tokens 8 --json");

@@ -176,8 +176,10 @@ void visit_checkpoint(RecipeVisitor& v, CheckpointSection& checkpoint) {
             between(0, kMaxSteps));
   v.integer({"keep", "checkpoints", "How many of the newest are kept; 0: all."}, checkpoint.keep,
             between(0, 1e9));
-  v.path({"load", "", "A checkpoint directory whose weights the run starts from."}, checkpoint.load,
-         PathBase::recipe_file);
+  v.path({"load", "",
+          "A checkpoint directory whose weights the run starts from, or a run's directory: its newest good "
+          "one."},
+         checkpoint.load, PathBase::recipe_file);
   v.boolean({"load_optimizer", "", "Take the optimizer state of `load` too."}, checkpoint.load_optimizer);
   v.text({"optimizer", "", "Which checkpoints hold what resuming needs."}, checkpoint.optimizer,
          {"all", "last", "none"});

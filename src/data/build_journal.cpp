@@ -1,9 +1,6 @@
 #include "data/build_journal.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -63,23 +60,12 @@ BuildJournal::BuildJournal(const BuildOptions& options, const tokenizer::Tokeniz
                   {"--special-tokens", static_cast<int>(options.special_tokens)},
                   {"--sequences", static_cast<int>(options.sequences)}};
   make_directories(directory_);
-  const fs::path lock = directory_ / "lock";
-  lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) throw FileError("cannot write {}: {}", lock.string(), std::strerror(errno));
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    ::close(lock_);
-    lock_ = -1;
-    throw FileError(
-        "{}: another process is building this dataset; wait for it or take another --output-prefix",
-        directory_.string());
-  }
+  lock_ = DirectoryLock(directory_, "is building this dataset; wait for it or take another --output-prefix");
 }
 
 BuildJournal::~BuildJournal() {
-  if (lock_ < 0) return;
   std::error_code ignored;
   if (!fs::exists(file_, ignored)) clear();
-  ::close(lock_);
 }
 
 void BuildJournal::clear() const {
@@ -115,7 +101,7 @@ void BuildJournal::forget() {
   std::error_code ignored;
   fs::remove(file_, ignored);  // first: without it the rest means nothing
   for (const auto& entry : fs::directory_iterator(directory_))
-    if (entry.path().filename() != "lock") fs::remove(entry.path(), ignored);
+    if (entry.path().filename() != DirectoryLock::kFileName) fs::remove(entry.path(), ignored);
 }
 
 void BuildJournal::save(const Json& state) {

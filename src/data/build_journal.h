@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/directory_lock.h"
 #include "base/json.h"
 #include "data/builder.h"
 
@@ -37,7 +38,7 @@ class BuildJournal {
   std::filesystem::path prefix_, directory_, file_;
   std::string tokenizer_fingerprint_;
   Json fingerprint_;
-  int lock_ = -1;
+  DirectoryLock lock_;
 };
 
 }  // namespace fathom::data

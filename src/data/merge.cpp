@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/leftovers.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/random.h"
@@ -61,6 +62,9 @@ class Merger {
   MergeReport run() {
     const auto directory = output_.parent_path();
     if (!directory.empty()) make_directories(directory);
+    for (const auto& prefix : output_prefixes())
+      for (const char* extension : {".bin", ".idx", ".meta.json"})
+        remove_dead_temporaries(prefix.string() + extension);
     uint64_t total = 0, index = 0;
     for (const auto& input : inputs_) {
       total += bin_bytes(*input);

@@ -117,6 +117,19 @@ void ShardedReader::add_files(const std::filesystem::path& directory, const std:
   }
 }
 
+std::vector<std::string> ShardedReader::unlisted_files() const {
+  std::vector<std::string> found;
+  if (!std::filesystem::is_directory(path_)) return found;
+  for (const auto& item : std::filesystem::directory_iterator(path_)) {
+    const std::string name = item.path().filename().string();
+    const auto is_this = [&](const SafetensorsFile& file) { return file.path().filename() == name; };
+    if (item.path().extension() == ".safetensors" && std::none_of(files_.begin(), files_.end(), is_this))
+      found.push_back(name);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
 const ShardedReader::Location* ShardedReader::find(std::string_view name) const {
   const auto found = index_.find(name);
   return found == index_.end() ? nullptr : &locations_[found->second];

@@ -45,6 +45,8 @@ class ShardedReader {
   const std::vector<Location>& tensors() const { return locations_; }  // by file, then offset
   const std::vector<SafetensorsFile>& files() const { return files_; }
   int64_t unlisted() const { return unlisted_; }
+  // *.safetensors files of the directory that its index does not name: other programs may read those instead.
+  std::vector<std::string> unlisted_files() const;
   uint64_t total_bytes() const { return total_bytes_; }
 
  private:

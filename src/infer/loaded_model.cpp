@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "checkpoint/run_directory.h"
 #include "formats/sharded_safetensors.h"
 #include "ops/runtime.h"
 #include "weights/load_weights.h"
@@ -58,8 +59,9 @@ std::vector<int32_t> find_eos_ids(const fs::path& directory, const LoadedModel& 
 
 }  // namespace
 
-LoadedModel load_model(const fs::path& directory, EngineDtype dtype, int threads) {
+LoadedModel load_model(const fs::path& path, EngineDtype dtype, int threads) {
   const auto start = std::chrono::steady_clock::now();
+  const fs::path directory = checkpoint::resolve_checkpoint(path);
   if (!fs::is_directory(directory))
     throw FileError("{} is not a directory: give a checkpoint directory (config.json and *.safetensors)",
                     directory.string());

@@ -23,7 +23,7 @@ struct LoadedModel {
   int64_t num_parameters = 0;
 };
 
-// Sets the process's threads too. Throws FileError, ConfigError, CheckpointError.
+// `checkpoint_dir`: as checkpoint::resolve_checkpoint takes it. Sets the process's threads too. Throws FileError, ConfigError, CheckpointError.
 LoadedModel load_model(const fs::path& checkpoint_dir, EngineDtype dtype, int threads);
 
 }  // namespace fathom::infer

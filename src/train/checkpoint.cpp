@@ -12,27 +12,7 @@
 
 namespace fathom::train {
 
-std::string checkpoint_name(int64_t step) { return fmt::format("{}{:08}", kStepPrefix, step); }
-
-std::optional<int64_t> step_of_name(const std::string& name) {
-  const std::string_view digits = std::string_view(name).substr(std::min(name.size(), kStepPrefix.size()));
-  if (!name.starts_with(kStepPrefix) || digits.empty() || digits.size() > 18 ||
-      digits.find_first_not_of("0123456789") != std::string_view::npos)
-    return std::nullopt;
-  return std::stoll(std::string(digits));
-}
-
-std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& folder) {
-  std::vector<std::pair<int64_t, fs::path>> found;
-  std::error_code error;
-  for (fs::directory_iterator item(folder, error), end; !error && item != end; item.increment(error))
-    if (const auto step = step_of_name(item->path().filename().string()); step && item->is_directory())
-      found.emplace_back(*step, item->path());
-  if (error && error != std::errc::no_such_file_or_directory)
-    throw FileError("cannot list {}: {}", folder.string(), error.message());
-  std::sort(found.rbegin(), found.rend());
-  return found;
-}
+std::string checkpoint_name(int64_t step) { return fmt::format("{}{:08}", checkpoint::kStepPrefix, step); }
 
 bool has_state_tensors(const fs::path& directory) {
   for (const auto& [name, unused] : formats::read_manifest(directory).files)

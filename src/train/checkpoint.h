@@ -19,13 +19,15 @@
 #include <thread>
 #include <vector>
 
+#include "base/directory_lock.h"
 #include "base/json.h"
+#include "checkpoint/run_directory.h"
 #include "config/recipe.h"
 #include "weights/parameter_registry.h"
 
 namespace fathom::train {
 
-inline constexpr const char* kCheckpointFolder = "checkpoints";
+using checkpoint::kCheckpointFolder;
 inline constexpr const char* kStateName = "train_state/state.json";
 
 std::string checkpoint_name(int64_t step);  // "step_00001000"
@@ -57,7 +59,7 @@ uint64_t checkpoint_bytes(weights::ParameterRegistry& registry, bool with_optimi
 class CheckpointStore {
  public:
   // Makes OUT/checkpoints and removes what killed runs left there. Throws FileError where it cannot be
-  // written, CheckpointError while another process writes checkpoints there. `tokenizer`: whose files each
+  // written, or while another process writes checkpoints there. `tokenizer`: whose files each
   // checkpoint gets (a directory or a tokenizer.json; empty: none).
   CheckpointStore(const std::filesystem::path& output_dir, const config::CheckpointSection& section,
                   const std::filesystem::path& tokenizer = {});
@@ -96,7 +98,7 @@ class CheckpointStore {
   std::filesystem::path output_dir_, directory_, tokenizer_;
   config::CheckpointSection section_;
   uint64_t snapshot_bytes_ = 0;
-  int lock_ = -1;
+  DirectoryLock lock_;
   std::unique_ptr<Job> job_;
   std::thread thread_;
   std::atomic<bool> busy_{false};

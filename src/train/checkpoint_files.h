@@ -6,20 +6,16 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
+#include "checkpoint/run_directory.h"
 #include "formats/checkpoint_manifest.h"
 
 namespace fathom::train {
 
-inline constexpr std::string_view kStepPrefix = "step_";
 // In the name of everything that is being written or removed; what a killed run leaves is known by it.
 inline constexpr std::string_view kTemporaryMark = ".tmp-";
 
-std::optional<int64_t> step_of_name(const std::string& name);  // of "step_00001000"
-// Every step_* directory, newest first; nothing where `folder` does not exist.
-std::vector<std::pair<int64_t, std::filesystem::path>> list_checkpoints(const std::filesystem::path& folder);
+using checkpoint::list_checkpoints;
 bool is_state_tensor_file(const std::string& name);  // train_state/*.safetensors
 bool has_state_tensors(const std::filesystem::path& directory);
 // As formats::find_fault, and that the manifest is one of this step with what a resume needs.

@@ -1,11 +1,7 @@
 // CheckpointStore: one save at a time, its last part by a thread.
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <new>
 
 #include "base/error.h"
@@ -26,22 +22,6 @@ namespace {
 
 // Beside the tensors: headers, config, tokenizer, state.json, manifest.
 constexpr uint64_t kSmallFilesBytes = 16 << 20;
-
-// One run at a time writes into a directory; the lock goes with its process, however that ends.
-int lock_folder(const fs::path& folder) {
-  const fs::path path = folder / ".lock";
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd < 0)
-    throw FileError("cannot write into {}: {}; checkpoints need a writable output_dir", folder.string(),
-                    std::strerror(errno));
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    ::close(fd);
-    throw CheckpointError(
-        "{}: another process writes checkpoints here; wait for it to end or give this run another output_dir",
-        folder.string());
-  }
-  return fd;  // file systems without locks: go on without
-}
 
 }  // namespace
 
@@ -85,13 +65,9 @@ CheckpointStore::CheckpointStore(const fs::path& output_dir, const config::Check
                                                  : static_cast<uint64_t>(section.snapshot_bytes)) {
   if (!tokenizer_.empty()) checkpoint::check_tokenizer(tokenizer_);
   make_directories(directory_);
-  lock_ = lock_folder(directory_);
-  try {
-    remove_leftovers(directory_);
-  } catch (...) {
-    ::close(lock_);
-    throw;
-  }
+  lock_ = DirectoryLock(directory_,
+                        "writes checkpoints here; wait for it to end or give this run another output_dir");
+  remove_leftovers(directory_);
 }
 
 CheckpointStore::~CheckpointStore() {
@@ -100,7 +76,6 @@ CheckpointStore::~CheckpointStore() {
   } catch (const std::exception& e) {
     log::error("{}", e.what());
   }
-  if (lock_ >= 0) ::close(lock_);
 }
 
 void CheckpointStore::check_disk(weights::ParameterRegistry& registry, int64_t planned_saves) const {

@@ -55,13 +55,13 @@ std::filesystem::path tokenizer_of(const config::Recipe& recipe) {
 }
 
 // A stage that starts from other weights says what it changes (RoPE, positions, balance, ...).
-void print_config_differences(const config::Recipe& recipe) {
-  const Json then = config::to_json(config::read_model_config(recipe.checkpoint.load));
+void print_config_differences(const config::Recipe& recipe, const std::filesystem::path& loaded) {
+  const Json then = config::to_json(config::read_model_config(loaded));
   const Json now = config::to_json(recipe.model);
   for (const auto& [key, value] : now.items()) {
     if (key == "torch_dtype" || key == "dtype" || (then.contains(key) && then[key] == value)) continue;
     log::info("checkpoint.load: {} is {} here, {} in {}", key, value.dump(),
-              then.contains(key) ? then[key].dump() : "absent", recipe.checkpoint.load.string());
+              then.contains(key) ? then[key].dump() : "absent", loaded.string());
   }
 }
 
@@ -203,12 +203,13 @@ void Trainer::load_start() {
     return;
   }
   if (!recipe_.checkpoint.load.empty()) {
-    print_config_differences(recipe_);
+    const std::filesystem::path load = checkpoint::resolve_checkpoint(recipe_.checkpoint.load);
+    print_config_differences(recipe_, load);
     if (recipe_.checkpoint.load_optimizer) {
-      const LoadedCheckpoint loaded = load_checkpoint(recipe_.checkpoint.load, registry_);
+      const LoadedCheckpoint loaded = load_checkpoint(load, registry_);
       state_.optimizer_steps = loaded.state.value("optimizer_steps", int64_t{0});  // the moments' age
     } else {
-      weights::load_weights(registry_, recipe_.checkpoint.load);
+      weights::load_weights(registry_, load);
     }
   } else if (recipe_.model_has_weights) {
     weights::load_weights(registry_, recipe_.model_path);

@@ -1,8 +1,8 @@
 #include "weights/load_weights.h"
 
 #include <fmt/ranges.h>
+#include <cstring>
 
-#include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "checkpoint/known_tensors.h"
@@ -13,8 +13,21 @@ namespace {
 
 using formats::ShardedReader;
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
+// The copies of embedding and head in the MTP layers are not parameters: the trunk's are used in their place.
+void compare_copies(const ShardedReader& reader, const ParameterRegistry& registry,
+                    const std::string& where) {
+  std::vector<std::string> missing;
+  for (const config::TensorSpec& spec : registry.table().tensors()) {
+    const char* source = checkpoint::copied_from(spec);
+    if (!source) continue;
+    const ShardedReader::Location *copy = reader.find(spec.name), *original = reader.find(source);
+    if (!copy) missing.push_back(spec.name);
+    if (!copy || !original) continue;
+    const auto a = copy->bytes(), b = original->bytes();
+    if (a.size() != b.size() || std::memcmp(a.data(), b.data(), a.size()) != 0)
+      log::warning("{}: {} differs from {}, which is used in its place", where, spec.name, source);
+  }
+  if (!missing.empty()) log::info("{}: {} not there: tied to the trunk's", where, fmt::join(missing, ", "));
 }
 
 }  // namespace
@@ -26,21 +39,19 @@ void load_weights(ParameterRegistry& registry, const std::filesystem::path& dire
   if (ignored_mtp > 0)
     log::info("{}: MTP block found ({} tensors), ignored: it is not used here", directory.string(),
               ignored_mtp);
+  checkpoint::mention_unlisted(reader, directory.string());
+  compare_copies(reader, registry, directory.string());
   Progress progress("loading " + directory.filename().string(), reader.total_bytes(), "B");
   std::vector<float> buffer;
   for (Parameter& parameter : registry.parameters()) {
     for (const Piece& piece : parameter.pieces) {
       const std::string& name = piece.spec->name;
       const ShardedReader::Location* location = reader.find(name);
-      if (!location) {
-        const bool is_mtp = piece.spec->layer >= registry.model().num_hidden_layers;
-        throw CheckpointError("{}: tensor {} is missing{}", directory.string(), name,
-                              is_mtp ? " (train without it: --set model.num_nextn_predict_layers=0)" : "");
-      }
-      if (location->entry->shape != piece.spec->shape)
-        throw CheckpointError("{}: tensor {} has shape {}, config.json implies {}",
-                              location->file->path().string(), name, shape_text(location->entry->shape),
-                              shape_text(piece.spec->shape));
+      if (!location)
+        throw checkpoint::missing_tensor(directory.string(), name, *piece.spec, registry.model(),
+                                         "--set model.num_nextn_predict_layers=0 trains without");
+      checkpoint::check_shape(location->file->path().string(), name, location->entry->shape,
+                              piece.spec->shape);
       FATHOM_ASSERT(piece.is_whole());
       buffer.resize(static_cast<size_t>(piece.numel()));
       checkpoint::read_as_float(reader, name, 0, piece.numel(), buffer.data());

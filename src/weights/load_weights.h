@@ -13,7 +13,8 @@ namespace fathom::weights {
 // e8m0 powers of two), dequantised as value * scale in float. Masters get the file's values exactly.
 // A tensor that the config implies but no file holds, one of another shape, and one that the config does not know are
 // CheckpointErrors naming it (WT-6, WT-7). MTP tensors of a model built without MTP are left out with one line; their
-// copies of embedding and head are not read: the trunk's hold.
+// copies of embedding and head are not read: the trunk's hold, with a notice where one is missing and a warning where
+// one differs.
 void load_weights(ParameterRegistry& registry, const std::filesystem::path& directory);
 
 }  // namespace fathom::weights

@@ -14,12 +14,14 @@
 #include "base/bfloat16.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/compare.h"
 #include "checkpoint/fp8_blocks.h"
 #include "checkpoint/init.h"
 #include "checkpoint/inspect.h"
 #include "checkpoint/stored_values.h"
 #include "kernels/fp8.h"
 #include "support/scratch.h"
+#include "support/small_checkpoint.h"
 
 namespace fathom::checkpoint {
 namespace {
@@ -27,15 +29,7 @@ namespace {
 using formats::Dtype;
 using ::testing::HasSubstr;
 
-// tiny.json with few words and a hidden size that 128 does not divide: 4 layers (the first dense), 16 experts in 4
-// groups, one MTP layer.
-config::ModelConfig small_model() {
-  Json json = read_json_file(fs::path(FATHOM_SOURCE_DIR) / "configs/models/tiny.json");
-  json["vocab_size"] = 40;
-  json["hidden_size"] = 160;
-  json["a_key_of_others"] = "kept";
-  return config::parse_model_config(json, "tiny.json");
-}
+using test::small_model;
 
 class Convert : public ::testing::Test {
  protected:
@@ -75,24 +69,7 @@ class Convert : public ::testing::Test {
   // The source with one tensor changed: `edit` may rename, reshape or (returning false) leave it out.
   void rewrite(const std::function<bool(formats::TensorDeclaration&)>& edit,
                const std::vector<formats::TensorDeclaration>& added = {}) {
-    const fs::path path = source_ / formats::kSingleFileName;
-    const formats::SafetensorsFile old(path);
-    std::vector<formats::TensorDeclaration> declared;
-    std::vector<std::string> names;
-    for (const formats::TensorEntry& entry : old.tensors()) {
-      formats::TensorDeclaration tensor{entry.name, entry.dtype, entry.shape};
-      if (!edit(tensor)) continue;
-      names.push_back(entry.name);
-      declared.push_back(tensor);
-    }
-    const size_t kept = declared.size();
-    declared.insert(declared.end(), added.begin(), added.end());
-    formats::SafetensorsWriter writer(path, declared);
-    for (size_t i = 0; i < kept; ++i) writer.write(declared[i].name, old.bytes(names[i]));
-    for (const auto& tensor : added)
-      writer.write(tensor.name,
-                   std::vector<std::byte>(formats::tensor_bytes(tensor.dtype, tensor.shape, tensor.name)));
-    writer.commit();
+    test::rewrite_tensors(source_ / formats::kSingleFileName, edit, added);
   }
 
   const test::ScratchDirectory scratch_;
@@ -262,11 +239,56 @@ TEST_F(Convert, starts_anew_when_an_option_changed) {
 TEST_F(Convert, refuses_other_directories) {
   EXPECT_THAT(refusal({}, source_), HasSubstr("both source and destination"));
   EXPECT_THAT(refusal({}, source_ / "../source/."), HasSubstr("both source and destination"));
+  EXPECT_THAT(refusal({}, source_ / "fp8/"), HasSubstr("inside its source"));
   to_dtype("done", "fp32");
   EXPECT_THAT(refusal<CheckpointError>({}, scratch_ / "done"), HasSubstr("holds a checkpoint"));
   ConvertOptions options;
   options.dtype = "int3";
   EXPECT_THAT(refusal(options), HasSubstr("int3"));
+}
+
+// A header without "__metadata__", as some converters write it.
+TEST_F(Convert, WT_4_a_header_without_metadata_and_ours_with_it) {
+  const fs::path path = source_ / formats::kSingleFileName;
+  std::string bytes = read_text_file(path);
+  const std::string map = R"("__metadata__":{"format":"pt"},)";
+  const size_t at = bytes.find(map);
+  ASSERT_NE(at, std::string::npos);
+  bytes.replace(at, map.size(), std::string(map.size(), ' '));
+  write_text_file(path, bytes);
+  ASSERT_TRUE(formats::SafetensorsFile(path).metadata().empty());
+  const formats::SafetensorsFile written(convert("written", {}) / formats::kSingleFileName);
+  EXPECT_EQ(written.metadata().at("format"), "pt");
+  EXPECT_TRUE(same(source_, scratch_ / "written"));
+}
+
+// Bias of layer l, expert e = l + e / 1000, through every dtype and back, MTP's too.
+TEST_F(Convert, WT_8_router_bias_survives) {
+  const fs::path path = source_ / formats::kSingleFileName;
+  std::string bytes = read_text_file(path);
+  const auto bias_of = [](int layer) {
+    return fmt::format("model.layers.{}.mlp.gate.e_score_correction_bias", layer);
+  };
+  std::vector<std::string> expected;
+  for (int layer = 1; layer <= 4; ++layer) {
+    std::vector<float> bias(16);
+    for (size_t e = 0; e < bias.size(); ++e)
+      bias[e] = static_cast<float>(layer) + static_cast<float>(e) / 1000;
+    expected.emplace_back(reinterpret_cast<const char*>(bias.data()), 64);
+    bytes.replace(formats::SafetensorsFile(path).at(bias_of(layer)).offset, 64, expected.back());
+  }
+  write_text_file(path, bytes);
+  fs::path from = source_;
+  for (const char* dtype : {"fp8", "bf16", "fp16", "fp32", "bf16"}) {
+    from = to_dtype(fmt::format("{}_of_{}", dtype, from.filename().string()), dtype, from);
+    const formats::ShardedReader reader(from);
+    for (int layer = 1; layer <= 4; ++layer) {
+      const auto stored = reader.at(bias_of(layer)).bytes();
+      EXPECT_EQ(std::string(reinterpret_cast<const char*>(stored.data()), stored.size()),
+                expected[static_cast<size_t>(layer) - 1])
+          << dtype << " " << layer;
+    }
+  }
 }
 
 TEST_F(Convert, WT_6_an_unknown_tensor_is_named) {

@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <vector>
@@ -45,6 +46,49 @@ TEST(StoredValues, WT_1_every_e4m3_code) {
   for (size_t i = 1; i < 0x7f; ++i) {
     EXPECT_GT(values[i], values[i - 1]) << i;
     EXPECT_EQ(values[i | 0x80], -values[i]) << i;
+  }
+}
+
+// Scaled in float, then to bfloat16 by the nearest of its neighbours, ties to the even one.
+TEST(StoredValues, WT_1_every_e4m3_code_times_0_3_in_bfloat16) {
+  const test::ScratchDirectory scratch;
+  std::vector<uint8_t> codes(256);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i);
+  formats::SafetensorsWriter writer(scratch / "model.safetensors",
+                                    {{"w", Dtype::F8_E4M3, {2, 128}}, {"w_scale_inv", Dtype::F32, {1, 1}}});
+  writer.write("w", bytes_of(codes));
+  writer.write("w_scale_inv", bytes_of(std::vector<float>{0.3f}));
+  writer.commit();
+  const auto reader = std::make_shared<const formats::ShardedReader>(scratch / "model.safetensors");
+  std::vector<uint16_t> bits(256);
+  stored_view(reader, "w").read(0, 256, Dtype::BF16, reinterpret_cast<std::byte*>(bits.data()));
+  const auto value_of = [](uint16_t pattern) {
+    const uint32_t wide = static_cast<uint32_t>(pattern) << 16;
+    float value;
+    std::memcpy(&value, &wide, 4);
+    return static_cast<double>(value);
+  };
+  for (size_t i = 0; i < 256; ++i) {
+    const int exponent = static_cast<int>(i >> 3 & 15), fraction = static_cast<int>(i & 7);
+    const double code = exponent == 0 ? std::ldexp(fraction, -9) : std::ldexp(8 + fraction, exponent - 10);
+    if ((i & 0x7f) == 0x7f) {
+      EXPECT_TRUE(std::isnan(value_of(bits[i]))) << i;
+      continue;
+    }
+    const double wanted = static_cast<float>(code * double(0.3f)), found = std::abs(value_of(bits[i]));
+    EXPECT_EQ(bits[i] >> 15, i >> 7) << "the sign, of zero too";
+    const double below = value_of(static_cast<uint16_t>((bits[i] & 0x7fff) - 1)),
+                 above = value_of(static_cast<uint16_t>((bits[i] & 0x7fff) + 1));
+    if (code == 0) {
+      EXPECT_EQ(found, 0);
+      continue;
+    }
+    EXPECT_LE(std::abs(found - wanted), std::abs(below - wanted)) << i;
+    EXPECT_LE(std::abs(found - wanted), std::abs(above - wanted)) << i;
+    if (std::abs(found - wanted) == std::abs(below - wanted) ||
+        std::abs(found - wanted) == std::abs(above - wanted)) {
+      EXPECT_EQ(bits[i] & 1, 0) << i;
+    }
   }
 }
 

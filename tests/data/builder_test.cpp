@@ -1,9 +1,7 @@
 #include "data/builder.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/file.h>
 #include <unistd.h>
 #include <zstd.h>
 
@@ -12,6 +10,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/directory_lock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -410,10 +409,10 @@ TEST_F(DataBuild, what_is_done_is_kept_when_a_build_breaks_off) {
 TEST_F(DataBuild, two_builds_of_one_name_do_not_mix) {
   options_.inputs = {put("a.txt", "a")};
   make_directories(scratch_ / "out.build");
-  const int lock = ::open((scratch_ / "out.build/lock").c_str(), O_RDWR | O_CREAT, 0644);
-  ASSERT_EQ(::flock(lock, LOCK_EX), 0);
-  EXPECT_THROW(build_dataset(options_), FileError);
-  ::close(lock);
+  {
+    const DirectoryLock lock(scratch_ / "out.build", "tests");
+    EXPECT_THROW(build_dataset(options_), FileError);
+  }
   build_dataset(options_);
 }
 

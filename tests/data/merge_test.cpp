@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -105,6 +107,34 @@ TEST(Merge, DATA_3_four_shards_are_the_bytes_of_one_build) {
   EXPECT_EQ(report.outputs[0].bytes, std::filesystem::file_size(scratch / "whole.bin") +
                                          std::filesystem::file_size(scratch / "whole.idx"));
   EXPECT_FALSE(std::filesystem::exists(scratch / "merged.meta.json"));
+}
+
+// A number that no process has: that of a child that has ended and been waited for.
+pid_t ended_process() {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);
+  return child;
+}
+
+TEST(Merge, what_a_killed_merge_left_goes) {
+  const test::ScratchDirectory scratch;
+  const std::string dead = std::to_string(ended_process()), alive = std::to_string(::getppid());
+  const auto put = [&](const std::string& name) { write_text_file(scratch / name, "half"); };
+  const std::vector<std::string> of_dead = {"merged.bin.tmp-" + dead, "merged.idx.tmp-" + dead,
+                                            "merged.meta.json.tmp-" + dead};
+  const std::vector<std::string> of_others = {"merged.bin.tmp-" + alive, "other.bin.tmp-" + dead,
+                                              "merged.bin.tmp-" + dead + "x", "merged_train.bin.tmp-" + dead};
+  for (const auto& name : of_dead) put(name);
+  for (const auto& name : of_others) put(name);
+  MergeOptions options{.inputs = {write(scratch / "a", documents(3, 1))},
+                       .output_prefix = scratch / "merged"};
+  merge_datasets(options);
+  for (const auto& name : of_dead) EXPECT_FALSE(std::filesystem::exists(scratch / name)) << name;
+  for (const auto& name : of_others) EXPECT_TRUE(std::filesystem::exists(scratch / name)) << name;
+  options.split = "1,1,1";
+  merge_datasets(options);
+  EXPECT_FALSE(std::filesystem::exists(scratch / of_others.back()));
 }
 
 TEST(Merge, modes_are_joined_and_do_not_mix_with_none) {

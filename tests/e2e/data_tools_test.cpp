@@ -43,7 +43,7 @@ TEST(DataTools, merged_data_are_valid_and_a_bad_token_is_named) {
   EXPECT_THAT(own.err, HasSubstr("it is one of the inputs"));
 }
 
-TEST(DataTools, a_recipe_is_inspected_without_writing_and_indexed_ahead_of_the_run) {
+TEST(DataTools, DATA_8_MF_30_a_recipe_is_inspected_without_writing_and_indexed_ahead_of_the_run) {
   const test::TinyRun run;
   const std::vector<std::string> look = {
       "data", "inspect", "run.yaml", "--sample", "3", "--set", "data.train.0.weight=2", "--json"};

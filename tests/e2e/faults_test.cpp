@@ -1,7 +1,6 @@
 // What goes wrong around a run: damaged checkpoints, disks, directories, numbers. Each time: a clear message,
 // the right exit code, and the last good checkpoint as it was.
 #include <gmock/gmock.h>
-#include <grp.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -90,9 +89,6 @@ TEST_F(DamagedCheckpoint, NUM_10_an_infinite_weight_is_named) {
                              HasSubstr("error: step 2: 2 steps in a row"), HasSubstr("weight " + tensor)));
 }
 
-// Runs as somebody whom the directory's mode keeps out (root is not kept out by modes).
-bool become_nobody() { return ::setgroups(0, nullptr) == 0 && ::setgid(65534) == 0 && ::setuid(65534) == 0; }
-
 TEST(BadPlace, a_read_only_output_directory) {
   const TinyRun run;
   fs::create_directory(run.output());
@@ -100,7 +96,8 @@ TEST(BadPlace, a_read_only_output_directory) {
                                     fs::perms::others_exec);
   fs::permissions(run.directory(), fs::perms::all);
   const bool is_root = ::geteuid() == 0;
-  const test::ProcessEnd end = run.pretrain(kEight, is_root ? std::function<bool()>(become_nobody) : nullptr);
+  const test::ProcessEnd end =
+      run.pretrain(kEight, is_root ? std::function<bool()>(test::become_nobody) : nullptr);
   if (end.exit_code == 125) GTEST_SKIP() << "cannot become another user";
   if (end.exit_code == 127) GTEST_SKIP() << "another user cannot reach the program";
   EXPECT_EQ(end.exit_code, 1) << end.err;

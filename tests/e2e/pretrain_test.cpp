@@ -188,6 +188,22 @@ TEST(PretrainSets, recompute_changes_no_number) {
   }
 }
 
+// Windows of these data hold several documents: each option changes what is learnt from them.
+TEST(PretrainSets, MF_10_every_data_option_reaches_the_loss) {
+  const TinyRun run;
+  std::set<std::string> losses;
+  for (const char* option :
+       {"", "data.eod_mask_loss=true", "data.reset_position_ids=true", "data.reset_attention_mask=true"}) {
+    Sets sets = {"train.steps=4", "train.eval_every=0"};
+    if (*option) sets.emplace_back(option);
+    sets.push_back("output_dir=out" + std::to_string(losses.size()));
+    const std::string output = sets.back().substr(std::string("output_dir=").size());
+    ASSERT_TRUE(test::ends_well(run.pretrain(sets)));
+    losses.insert(test::metrics_of(run.output(output)).at(0).at("loss").dump());
+  }
+  EXPECT_EQ(losses.size(), 4U);
+}
+
 TEST(PretrainSets, documents_and_scheduled_batch_size) {
   const TinyRun run;
   const test::ProcessEnd end =

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fmt/format.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -119,6 +120,11 @@ checkpoint: {every: 4, keep: 3}
   }
   ScratchDirectory scratch_;
 };
+
+// Between fork and exec: somebody whom modes keep out (root is not kept out by them).
+inline bool become_nobody() {
+  return ::setgroups(0, nullptr) == 0 && ::setgid(65534) == 0 && ::setuid(65534) == 0;
+}
 
 inline testing::AssertionResult ends_well(const ProcessEnd& end) {
   if (end.exit_code == 0) return testing::AssertionSuccess();

@@ -272,8 +272,9 @@ TEST(Checkpoint, two_runs_do_not_write_into_one_directory) {
   {
     const CheckpointStore first(out.path(), {});
     EXPECT_THAT([&] { CheckpointStore(out.path(), {}); },
-                ThrowsMessage<CheckpointError>(HasSubstr("another process writes checkpoints here")));
+                ThrowsMessage<FileError>(HasSubstr(fmt::format("process {} on ", ::getpid()))));
   }
+  EXPECT_FALSE(fs::exists(out / "checkpoints/.lock"));
   EXPECT_NO_THROW(CheckpointStore(out.path(), {}));
 }
 

@@ -198,8 +198,19 @@ TEST_F(LoadWeights, WT_6_mtp_is_left_out_with_a_word_and_an_unknown_tensor_is_an
 
 TEST_F(LoadWeights, WT_7_a_tensor_that_no_file_holds_is_an_error_unless_it_is_tied) {
   Tensors tensors = whole_model(model_);
-  tensors.erase("model.layers.3.shared_head.head.weight");  // a copy of lm_head: the trunk's holds
+  testing::internal::CaptureStderr();
   EXPECT_EQ(load(tensors), "");
+  EXPECT_EQ(testing::internal::GetCapturedStderr().find("trunk"), std::string::npos);
+  tensors["model.layers.3.shared_head.head.weight"].bytes[3] ^= std::byte{1};
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(load(tensors), "");
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("model.layers.3.shared_head.head.weight differs from lm_head.weight"));
+  tensors.erase("model.layers.3.shared_head.head.weight");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(load(tensors), "");
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("model.layers.3.shared_head.head.weight not there: tied to the trunk's"));
   tensors.erase("model.layers.3.eh_proj.weight");
   EXPECT_THAT(load(tensors), HasSubstr("model.layers.3.eh_proj.weight is missing"));
 }

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/compare.h"
 #include "checkpoint/init.h"
 #include "checkpoint/inspect.h"
 #include "formats/sharded_safetensors.h"
