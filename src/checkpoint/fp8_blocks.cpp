@@ -155,7 +155,8 @@ std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format) {
   FATHOM_ASSERT(matrix.shape.size() == 2);
   const std::string name = matrix.name;
   const std::vector<int64_t> shape = matrix.shape;
-  const int64_t granule = matrix.granule;
+  // As many rows as are read at once, so that a row of blocks is not begun in one piece and ended in another.
+  const int64_t granule = std::max<int64_t>(1, std::min(matrix.granule, kScaleBlock * shape[1]));
   const auto state = std::make_shared<QuantizedMatrix>(std::move(matrix), format);
   SavedTensor codes{{name, Dtype::F8_E4M3, shape},
                     [state](int64_t begin, int64_t count, std::byte* out) {

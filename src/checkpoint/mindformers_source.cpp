@@ -3,10 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <functional>
-#include <map>
 #include <memory>
 #include <numeric>
 #include <set>
@@ -77,11 +75,14 @@ Reader open_reader(const fs::path& path) {
         "then give the "
         "directory that it writes",
         path.string());
-  bool has_ckpt = false;
+  bool has_ckpt = false, has_safetensors = false;
   for (const auto& entry : fs::directory_iterator(path)) {
-    if (entry.path().extension() == ".safetensors")
-      return std::make_shared<const ShardedReader>(path, index_of_files(path, {}));
+    has_safetensors = has_safetensors || entry.path().extension() == ".safetensors";
     has_ckpt = has_ckpt || entry.path().extension() == ".ckpt";
+  }
+  if (has_safetensors) {
+    auto reader = std::make_shared<const ShardedReader>(path, index_of_files(path, {}));
+    return is_foreign(*reader) ? reader : nullptr;
   }
   if (has_ckpt)
     throw CheckpointError(

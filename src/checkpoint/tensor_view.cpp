@@ -72,6 +72,11 @@ TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, con
       return dequantize_blocks(*stored, *scales, begin, count, reinterpret_cast<bf16*>(out));
     if (scales && as == Dtype::F32)
       return dequantize_blocks(*stored, *scales, begin, count, reinterpret_cast<float*>(out));
+    if (stored->entry->dtype == Dtype::BF16 && as == Dtype::F32) {
+      const auto* from = reinterpret_cast<const bf16*>(stored->bytes().data()) + begin;
+      if (reinterpret_cast<uintptr_t>(from) % alignof(bf16) == 0)  // a file need not align its tensors
+        return kernels::convert(from, reinterpret_cast<float*>(out), count);
+    }
     std::array<float, kPieceElements> values;
     const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
     for (int64_t done = 0; done < count; done += kPieceElements) {
