@@ -84,6 +84,7 @@ TEST_F(MindformersTest, WT_9_round_trips_have_the_same_bits) {
          json["architectures"] = {"DeepseekV2ForCausalLM"};
          json["topk_method"] = "group_limited_greedy";
          json["scoring_func"] = "softmax";
+         json["norm_topk_prob"] = false;
          json["num_nextn_predict_layers"] = 0;
        }}};
   for (const auto& [name, edit] : models) {
