@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "checkpoint/fp8_blocks.h"
+#include "checkpoint/layout_export.h"
 #include "checkpoint/model_files.h"
 #include "checkpoint/source_tensors.h"
 #include "checkpoint/stored_values.h"
@@ -37,6 +38,9 @@ void check_arguments(const fs::path& source, const fs::path& directory, const Co
     throw UsageError("--scale-fmt {} goes with --dtype fp8 only", options.scale_format);
   if (!options.scale_format.empty() && options.scale_format != "float32" && options.scale_format != "ue8m0")
     throw UsageError("--scale-fmt {}: use float32 or ue8m0", options.scale_format);
+  if (options.dtype == "fp8" && options.layout.layout != Layout::hf)
+    throw UsageError("--dtype fp8: {} has no place for fp8 blocks and their scales; use bf16, fp16 or fp32",
+                     layout_name(options.layout.layout));
   if (options.max_shard_bytes == 0) throw UsageError("--max-shard-size 0: a file must hold something");
   const auto whole = [](const fs::path& path) {
     const fs::path canonical = fs::weakly_canonical(fs::absolute(path));
@@ -64,18 +68,26 @@ class Plan {
 
   const config::ModelConfig& target() const { return target_; }
 
-  std::vector<SavedTensor> tensors() {
-    const config::TensorTable table(target_);
-    std::vector<SavedTensor> result;
-    for (const TensorSpec& spec : table.tensors()) add(spec, result);
+  std::vector<SavedFile> files() {
+    std::vector<SavedFile> files;
+    if (options_.layout.layout == Layout::hf) {
+      std::vector<SavedTensor> tensors;
+      const config::TensorTable table(target_);
+      for (const TensorSpec& spec : table.tensors()) add(spec, tensors);
+      files = cut_into_files(std::move(tensors), options_.max_shard_bytes);
+    } else {
+      files = layout_files(target_, options_.layout, dtype_of(options_.dtype),
+                           [&](const TensorSpec& spec) { return view(spec); });
+    }
     if (!tied_.empty())
       log::info("{}: {} of the MTP layers not there: written as the trunk's", source_.where(),
                 fmt::join(tied_, ", "));
-    return result;
+    return files;
   }
 
  private:
   void set_target() {
+    if (options_.layout.layout != Layout::hf) target_.quantization.reset();
     if (options_.dtype.empty()) return;
     target_.dtype = options_.dtype == "fp32" ? "float32" : options_.dtype == "fp16" ? "float16" : "bfloat16";
     if (options_.dtype != "fp8") return target_.quantization.reset();
@@ -88,21 +100,25 @@ class Plan {
     target_.quantization = fp8_quantization(format == "ue8m0" ? ScaleFormat::ue8m0 : ScaleFormat::float32);
   }
 
-  void add(const TensorSpec& spec, std::vector<SavedTensor>& result) {
+  // Of the target's model.
+  TensorView view(const TensorSpec& spec) {
     bool is_tied = false;
     TensorView view = source_tensor(source_, table_, cut_.source_name(spec), is_tied);
     if (is_tied) tied_.push_back(cut_.source_name(spec));
-    const std::string stored_name = std::exchange(view.name, spec.name);
+    view.name = spec.name;
+    const bool is_router = spec.role == TensorRole::router || spec.role == TensorRole::router_bias;
+    return is_router && cut_.has_fewer_experts ? select_rows(std::move(view), cut_.experts) : view;
+  }
+
+  void add(const TensorSpec& spec, std::vector<SavedTensor>& result) {
+    TensorView view = this->view(spec);
     const bool is_fp8 = view.stored == Dtype::F8_E4M3;
     const Dtype from = view.stored;
-    const bool is_router = spec.role == TensorRole::router || spec.role == TensorRole::router_bias;
-    if (is_router && cut_.has_fewer_experts) view = select_rows(std::move(view), cut_.experts);
-
     const bool wants_fp8 = options_.dtype == "fp8" && config::scale_shape(spec, target_).has_value();
     if (spec.role == TensorRole::router_bias) {
       result.push_back(saved(std::move(view), Dtype::F32));
     } else if (is_fp8 && (options_.dtype.empty() || (wants_fp8 && keeps_blocks_))) {
-      TensorView scales = *source_.find(stored_name + kScaleSuffix);
+      TensorView scales = *source_.find(cut_.source_name(spec) + kScaleSuffix);
       scales.name = spec.name + kScaleSuffix;
       const Dtype scale_dtype = scales.stored;
       result.push_back(saved(std::move(view), Dtype::F8_E4M3));
@@ -134,7 +150,11 @@ Json description(const ConvertOptions& options) {
           {"max_shard_bytes", options.max_shard_bytes},
           {"layers", options.cut.layers},
           {"experts", options.cut.experts},
-          {"drop_mtp", options.cut.drop_mtp}};
+          {"drop_mtp", options.cut.drop_mtp},
+          {"layout",
+           {layout_name(options.layout.layout), options.layout.swaps_mtp_halves, options.layout.has_fused_qkv,
+            options.layout.has_fused_ffn, options.layout.mcore_version == McoreVersion::dev,
+            options.layout.has_interleaved_fc1}}};
 }
 
 }  // namespace
@@ -142,13 +162,17 @@ Json description(const ConvertOptions& options) {
 ConvertReport convert_checkpoint(const fs::path& source_path, const fs::path& directory,
                                  const ConvertOptions& options) {
   check_arguments(source_path, directory, options);
-  const SourceTensors source = open_source(source_path);
+  const SourceTensors source = open_source(source_path, options.source);
   Plan plan(source, options);
-  std::vector<SavedFile> files = cut_into_files(plan.tensors(), options.max_shard_bytes);
+  std::vector<SavedFile> files = plan.files();
+  const bool is_hf = options.layout.layout == Layout::hf;
   return write_converted(directory, {{"source", source.identity}, {"options", description(options)}}, files,
                          options.is_stopped, [&] {
                            copy_companions(source_path, directory);
-                           if (files.size() > 1) write_index(directory, files);
+                           if (!is_hf)
+                             write_parameter_map(directory, files);
+                           else if (files.size() > 1)
+                             write_index(directory, files);
                            write_text_file(directory / "config.json",
                                            config::to_json(plan.target()).dump(2) + "\n");
                          });

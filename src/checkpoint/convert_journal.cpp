@@ -37,6 +37,7 @@ ConvertJournal::ConvertJournal(const fs::path& directory, Json plan, const std::
     for (const Json& name : old.value("files", Json::array()))
       if (name.is_string()) remove_file(directory / fs::path(name.get<std::string>()).filename());
     remove_file(directory / formats::kIndexFileName);
+    remove_file(directory / formats::kParameterMapName);
     remove_file(directory / "config.json");
   }
   write_text_file(path_, plan.dump(2) + "\n");

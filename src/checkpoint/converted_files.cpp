@@ -25,11 +25,13 @@ struct Chunk {
 
 void write_file(const fs::path& directory, const SavedFile& file, const std::function<bool()>& is_stopped,
                 Progress& progress) {
-  formats::SafetensorsWriter writer(directory / file.name, declarations(file.tensors));
+  formats::SafetensorsWriter writer(directory / file.name, declarations(file.tensors), file.metadata);
   std::vector<Chunk> chunks;
-  for (const SavedTensor& tensor : file.tensors)
-    for (int64_t begin = 0, numel = tensor.numel(); begin < numel; begin += kChunkElements)
-      chunks.push_back({&tensor, begin, std::min(kChunkElements, numel - begin)});
+  for (const SavedTensor& tensor : file.tensors) {
+    const int64_t size = tensor.granule * std::max<int64_t>(1, kChunkElements / tensor.granule);
+    for (int64_t begin = 0, numel = tensor.numel(); begin < numel; begin += size)
+      chunks.push_back({&tensor, begin, std::min(size, numel - begin)});
+  }
   std::atomic<size_t> next{0};
   parallel_tasks(num_threads(), [&](int64_t) {
     std::vector<std::byte> buffer;

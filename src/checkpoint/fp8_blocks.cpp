@@ -61,19 +61,21 @@ class QuantizedMatrix {
         format_(format),
         columns_(matrix_.shape[1]),
         scale_columns_(blocks(columns_)),
+        rows_at_once_(std::clamp<int64_t>(matrix_.granule / std::max<int64_t>(columns_, 1), 1, kScaleBlock)),
         scales_(static_cast<size_t>(blocks(matrix_.shape[0]) * scale_columns_)),
         is_made_(std::make_unique<std::once_flag[]>(static_cast<size_t>(blocks(matrix_.shape[0])))) {}
 
   void read_codes(int64_t begin, int64_t count, uint8_t* codes) {
-    std::vector<float> values(static_cast<size_t>(std::min(count, columns_)));
+    std::vector<float> values(static_cast<size_t>(std::min(count, rows_at_once_ * columns_)));
     for (int64_t i = begin, last = begin + count; i < last;) {
-      const int64_t row = i / columns_, end = std::min(last, (row + 1) * columns_);
-      matrix_.read(i, end - i, Dtype::F32, reinterpret_cast<std::byte*>(values.data()));
-      const float* scales = band_scales(row / kScaleBlock);
-      for (const int64_t from = i; i < end;) {
-        const int64_t block = i % columns_ / kScaleBlock;
-        const int64_t stop = std::min(end, row * columns_ + (block + 1) * kScaleBlock);
-        kernels::quantize_fp8(values.data() + (i - from), scales[block], stop - i, codes + (i - begin));
+      const int64_t from = i, end = std::min(last, (i / columns_ + rows_at_once_) * columns_);
+      matrix_.read(from, end - from, Dtype::F32, reinterpret_cast<std::byte*>(values.data()));
+      while (i < end) {
+        const int64_t row = i / columns_, block = i % columns_ / kScaleBlock;
+        const int64_t stop =
+            std::min({end, row * columns_ + (block + 1) * kScaleBlock, (row + 1) * columns_});
+        const float scale = band_scales(row / kScaleBlock)[block];
+        kernels::quantize_fp8(values.data() + (i - from), scale, stop - i, codes + (i - begin));
         i = stop;
       }
     }
@@ -93,13 +95,17 @@ class QuantizedMatrix {
   void make_scales(int64_t band) {
     float* scales = scales_.data() + band * scale_columns_;
     std::fill(scales, scales + scale_columns_, 0.0f);
-    std::vector<float> values(static_cast<size_t>(columns_));
-    const int64_t last_row = std::min(matrix_.shape[0], (band + 1) * kScaleBlock);
-    for (int64_t row = band * kScaleBlock; row < last_row; ++row) {
-      matrix_.read(row * columns_, columns_, Dtype::F32, reinterpret_cast<std::byte*>(values.data()));
+    std::vector<float> values(static_cast<size_t>(rows_at_once_ * columns_));
+    const int64_t first_row = band * kScaleBlock;
+    const int64_t last_row = std::min(matrix_.shape[0], first_row + kScaleBlock);
+    for (int64_t row = first_row; row < last_row; ++row) {
+      const int64_t ahead = (row - first_row) % rows_at_once_;
+      if (ahead == 0)
+        matrix_.read(row * columns_, std::min(rows_at_once_, last_row - row) * columns_, Dtype::F32,
+                     reinterpret_cast<std::byte*>(values.data()));
       for (int64_t block = 0; block < scale_columns_; ++block) {
         const int64_t from = block * kScaleBlock, count = std::min(kScaleBlock, columns_ - from);
-        const float largest = kernels::absolute_max(values.data() + from, count);
+        const float largest = kernels::absolute_max(values.data() + ahead * columns_ + from, count);
         if (!std::isfinite(largest))
           throw CheckpointError("tensor {} holds NaN or infinity in row {}, which fp8 blocks cannot hold",
                                 matrix_.name, row);
@@ -112,6 +118,7 @@ class QuantizedMatrix {
   TensorView matrix_;
   ScaleFormat format_;
   int64_t columns_, scale_columns_;
+  int64_t rows_at_once_;  // that are read
   std::vector<float> scales_;
   std::unique_ptr<std::once_flag[]> is_made_;  // for each row of blocks
 };
@@ -157,10 +164,14 @@ std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format) {
   FATHOM_ASSERT(matrix.shape.size() == 2);
   const std::string name = matrix.name;
   const std::vector<int64_t> shape = matrix.shape;
+  // As many rows as are read at once, so that a row of blocks is not begun in one piece and ended in another.
+  const int64_t granule = std::max<int64_t>(1, std::min(matrix.granule, kScaleBlock * shape[1]));
   const auto state = std::make_shared<QuantizedMatrix>(std::move(matrix), format);
-  SavedTensor codes{{name, Dtype::F8_E4M3, shape}, [state](int64_t begin, int64_t count, std::byte* out) {
+  SavedTensor codes{{name, Dtype::F8_E4M3, shape},
+                    [state](int64_t begin, int64_t count, std::byte* out) {
                       state->read_codes(begin, count, reinterpret_cast<uint8_t*>(out));
-                    }};
+                    },
+                    granule};
   SavedTensor scales{
       {name + kScaleSuffix, Dtype::F32, {blocks(shape[0]), blocks(shape[1])}},
       [state](int64_t begin, int64_t count, std::byte* out) { state->read_scales(begin, count, out); }};

@@ -54,6 +54,15 @@ std::string torch_name(formats::Dtype dtype) {
   }
 }
 
+formats::SafetensorsIndex index_of(const std::vector<SavedFile>& weight_files) {
+  formats::SafetensorsIndex index;
+  for (const SavedFile& file : weight_files) {
+    index.total_size += file.bytes();
+    for (const SavedTensor& tensor : file.tensors) index.weight_map[tensor.declaration.name] = file.name;
+  }
+  return index;
+}
+
 }  // namespace
 
 void check_tokenizer(const fs::path& tokenizer) {
@@ -107,12 +116,11 @@ std::vector<std::string> write_model_files(const fs::path& directory, const conf
 }
 
 void write_index(const fs::path& directory, const std::vector<SavedFile>& weight_files) {
-  formats::SafetensorsIndex index;
-  for (const SavedFile& file : weight_files) {
-    index.total_size += file.bytes();
-    for (const SavedTensor& tensor : file.tensors) index.weight_map[tensor.declaration.name] = file.name;
-  }
-  formats::write_safetensors_index(directory / formats::kIndexFileName, index);
+  formats::write_safetensors_index(directory / formats::kIndexFileName, index_of(weight_files));
+}
+
+void write_parameter_map(const fs::path& directory, const std::vector<SavedFile>& weight_files) {
+  formats::write_parameter_map(directory / formats::kParameterMapName, index_of(weight_files));
 }
 
 void copy_companions(const fs::path& from, const fs::path& to) {

@@ -24,6 +24,8 @@ std::vector<std::string> write_model_files(const std::filesystem::path& director
 
 // The index of these files. Throws FileError.
 void write_index(const std::filesystem::path& directory, const std::vector<SavedFile>& weight_files);
+void write_parameter_map(const std::filesystem::path& directory,
+                         const std::vector<SavedFile>& weight_files);  // MindSpore's
 // Copies what stands beside the tensors of a checkpoint but its config.json and index: generation config, tokenizer, chat
 // template, Python files of the model. Throws FileError.
 void copy_companions(const std::filesystem::path& from, const std::filesystem::path& to);

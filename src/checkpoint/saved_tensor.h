@@ -20,6 +20,7 @@ struct SavedTensor {
   // Writes elements [begin, begin + count) of row-major order, in the declared dtype, to `out`. Must stay
   // callable until the tensor is written; reads the live values.
   std::function<void(int64_t begin, int64_t count, std::byte* out)> read;
+  int64_t granule = 1;  // reading fewer elements at a time, or from elsewhere than its multiples, is slow
   int64_t numel() const;
   uint64_t bytes() const;
 };

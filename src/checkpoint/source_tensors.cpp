@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "checkpoint/fp8_blocks.h"
 #include "checkpoint/known_tensors.h"
+#include "checkpoint/mindformers_source.h"
 #include "checkpoint/stored_values.h"
 
 namespace fathom::checkpoint {
@@ -29,17 +30,18 @@ void check_scales(const ShardedReader& reader, const std::string& where) {
   }
 }
 
-Json identity(const fs::path& source, const ShardedReader& reader) {
+}  // namespace
+
+Json source_identity(const fs::path& config, const ShardedReader& reader) {
   Json files = Json::array();
   for (const formats::SafetensorsFile& file : reader.files())
     files.push_back({file.path().filename().string(), fs::file_size(file.path()),
                      static_cast<int64_t>(fs::last_write_time(file.path()).time_since_epoch().count())});
-  const std::string text = read_text_file(source / "config.json");
+  const std::string text = read_text_file(fs::is_directory(config) ? config / "config.json" : config);
   return {{"config", crc32c(text.data(), text.size())}, {"files", files}};
 }
 
-// One of the dtypes that weights have; of fp8, with its scales.
-void check_dtype(const ShardedReader& reader, const ShardedReader::Location& location) {
+void check_weight_dtype(const ShardedReader& reader, const ShardedReader::Location& location) {
   switch (location.entry->dtype) {
     case Dtype::F8_E4M3:
       fp8_scales(reader, location);
@@ -56,15 +58,15 @@ void check_dtype(const ShardedReader& reader, const ShardedReader::Location& loc
   }
 }
 
-}  // namespace
-
-SourceTensors open_source(const fs::path& path) {
+SourceTensors open_source(const fs::path& path, const SourceOptions& options) {
   if (!fs::exists(path)) throw FileError("{}: there is no such directory", path.string());
-  if (!fs::is_regular_file(path / "config.json"))
+  if (std::optional<SourceTensors> other = open_mindformers(path, options)) return std::move(*other);
+  const fs::path config = options.config.empty() ? path / "config.json" : options.config;
+  if (options.config.empty() && !fs::is_regular_file(config))
     throw CheckpointError("{}: no config.json is here: give the directory of a checkpoint", path.string());
   SourceTensors source;
   source.path = path;
-  source.model = config::read_model_config(path);
+  source.model = config::read_model_config(config);
   if (source.model.quantization && source.model.quantization->quant_method != "fp8")
     throw CheckpointError("{}: its weights are quantized as {}; fp8, bf16, fp16 and fp32 are read",
                           source.where(), source.model.quantization->quant_method);
@@ -76,11 +78,11 @@ SourceTensors open_source(const fs::path& path) {
     log::info("{}: {} tensors of layers beyond num_hidden_layers + num_nextn_predict_layers are left out",
               source.where(), ignored);
   mention_unlisted(*reader, source.where());
-  source.identity = identity(path, *reader);
+  source.identity = source_identity(config, *reader);
   source.find = [reader](const std::string& name) -> std::optional<TensorView> {
     const ShardedReader::Location* location = reader->find(name);
     if (!location) return std::nullopt;
-    if (!name.ends_with(kScaleSuffix)) check_dtype(*reader, *location);
+    if (!name.ends_with(kScaleSuffix)) check_weight_dtype(*reader, *location);
     return stored_view(reader, name);
   };
   return source;

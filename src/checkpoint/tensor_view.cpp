@@ -58,47 +58,63 @@ TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, con
   view.dtype = entry.dtype == Dtype::F8_E4M3 ? Dtype::BF16 : entry.dtype;
   view.stored = entry.dtype;
   view.file = location.file->path().string();
-  view.read = [reader = std::move(reader), name](int64_t begin, int64_t count, Dtype as, std::byte* out) {
-    const formats::ShardedReader::Location& stored = reader->at(name);
-    if (stored.entry->dtype == as) {
+  const formats::ShardedReader::Location* scales =
+      entry.dtype == Dtype::F8_E4M3 ? &fp8_scales(*reader, location) : nullptr;
+  view.read = [reader = std::move(reader), stored = &location, scales](int64_t begin, int64_t count, Dtype as,
+                                                                       std::byte* out) {
+    if (stored->entry->dtype == as) {
       const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
-      std::memcpy(out, stored.bytes().data() + static_cast<size_t>(begin) * size,
+      std::memcpy(out, stored->bytes().data() + static_cast<size_t>(begin) * size,
                   static_cast<size_t>(count) * size);
       return;
     }
-    if (stored.entry->dtype == Dtype::F8_E4M3 && as == Dtype::BF16)
-      return dequantize_blocks(stored, fp8_scales(*reader, stored), begin, count,
-                               reinterpret_cast<bf16*>(out));
+    if (scales && as == Dtype::BF16)
+      return dequantize_blocks(*stored, *scales, begin, count, reinterpret_cast<bf16*>(out));
+    if (scales && as == Dtype::F32)
+      return dequantize_blocks(*stored, *scales, begin, count, reinterpret_cast<float*>(out));
+    if (stored->entry->dtype == Dtype::BF16 && as == Dtype::F32) {
+      const auto* from = reinterpret_cast<const bf16*>(stored->bytes().data()) + begin;
+      if (reinterpret_cast<uintptr_t>(from) % alignof(bf16) == 0)  // a file need not align its tensors
+        return kernels::convert(from, reinterpret_cast<float*>(out), count);
+    }
     std::array<float, kPieceElements> values;
     const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
     for (int64_t done = 0; done < count; done += kPieceElements) {
       const int64_t piece = std::min(kPieceElements, count - done);
-      read_as_float(*reader, name, begin + done, piece, values.data());
+      read_as_float(*reader, stored->entry->name, begin + done, piece, values.data());
       store_floats(values.data(), piece, as, out + static_cast<size_t>(done) * size);
     }
   };
   return view;
 }
 
-TensorView select_rows(TensorView view, std::vector<int64_t> rows) {
+TensorView select_rows(TensorView view, RowOrder rows) {
   const int64_t width = view.shape[0] == 0 ? 0 : view.numel() / view.shape[0];
   TensorView result = view;
-  result.shape[0] = static_cast<int64_t>(rows.size());
+  result.shape[0] = static_cast<int64_t>(rows->size());
+  result.read_block = nullptr;
   result.read = [read = std::move(view.read), rows = std::move(rows), width](int64_t begin, int64_t count,
                                                                              Dtype as, std::byte* out) {
     const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
     for (int64_t i = begin, last = begin + count; i < last;) {
-      const int64_t row = i / width, end = std::min(last, (row + 1) * width);
-      read(rows[static_cast<size_t>(row)] * width + i % width, end - i, as,
-           out + static_cast<size_t>(i - begin) * size);
+      const int64_t row = i / width;
+      const int64_t* from = rows->data() + row;
+      int64_t end = (row + 1) * width;  // of the rows that follow each other in both
+      for (int64_t n = 1; end < last && from[n] == from[0] + n; ++n) end += width;
+      end = std::min(last, end);
+      read(from[0] * width + i % width, end - i, as, out + static_cast<size_t>(i - begin) * size);
       i = end;
     }
   };
   return result;
 }
 
+TensorView select_rows(TensorView view, std::vector<int64_t> rows) {
+  return select_rows(std::move(view), std::make_shared<const std::vector<int64_t>>(std::move(rows)));
+}
+
 SavedTensor saved(TensorView view, Dtype dtype) {
-  SavedTensor tensor{{std::move(view.name), dtype, std::move(view.shape)}, nullptr};
+  SavedTensor tensor{{std::move(view.name), dtype, std::move(view.shape)}, nullptr, view.granule};
   tensor.read = [read = std::move(view.read), dtype](int64_t begin, int64_t count, std::byte* out) {
     read(begin, count, dtype, out);
   };

@@ -24,6 +24,11 @@ struct TensorView {
   // Elements [begin, begin + count) of row-major order as F32, BF16, F16 or F64 (from float by rounding to nearest even;
   // the bytes as they are where the stored dtype is asked for). Callable from several threads at once.
   std::function<void(int64_t begin, int64_t count, formats::Dtype as, std::byte* out)> read;
+  // Of matrices that do not lie in rows: a block of them at once (view_ops.h reads any view so).
+  std::function<void(int64_t row, int64_t rows, int64_t column, int64_t columns, formats::Dtype as,
+                     std::byte* out)>
+      read_block;
+  int64_t granule = 1;  // reading fewer elements at a time, or from elsewhere than its multiples, is slow
   int64_t numel() const;
 };
 
@@ -31,6 +36,8 @@ struct TensorView {
 TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, const std::string& name);
 
 // Rows (of the first dimension) of another view, in the order given; they must be there.
+using RowOrder = std::shared_ptr<const std::vector<int64_t>>;  // the layers of a model share theirs
+TensorView select_rows(TensorView view, RowOrder rows);
 TensorView select_rows(TensorView view, std::vector<int64_t> rows);
 
 // On its way to a file, in `dtype`.

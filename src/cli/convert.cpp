@@ -1,6 +1,7 @@
-// fathom convert: a checkpoint in another dtype, other file sizes, with fewer layers or experts.
+// fathom convert: a checkpoint in another layout, dtype, other file sizes, with fewer layers or experts.
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -13,7 +14,9 @@ namespace fathom::cli {
 namespace {
 
 struct Flags {
-  std::string source, directory, format = "hf", max_shard_size = "5GB";
+  std::string source, directory, format = "hf", max_shard_size, config, mtp_halves, mcore_version = "dev",
+                                 mcore_fc1;
+  std::vector<std::string> fuse;
   checkpoint::ConvertOptions options;
 };
 
@@ -33,10 +36,41 @@ uint64_t parse_bytes(const std::string& text) {
   return static_cast<uint64_t>(bytes);
 }
 
+checkpoint::Layout parse_layout(const std::string& format) {
+  using checkpoint::Layout;
+  for (const Layout layout : {Layout::hf, Layout::mindformers_train, Layout::mindformers_train_gmm,
+                              Layout::mindformers_infer, Layout::mcore})
+    if (format == checkpoint::layout_name(layout)) return layout;
+  throw UsageError(
+      "--format {} is not built yet: this version writes hf, mindformers-train, mindformers-train-gmm, "
+      "mindformers-infer and mcore",
+      format);
+}
+
+void set_layout(const Flags& flags, checkpoint::ConvertOptions& options) {
+  using checkpoint::Layout;
+  checkpoint::LayoutOptions& layout = options.layout;
+  layout.layout = parse_layout(flags.format);
+  if (!flags.max_shard_size.empty() && layout.layout != Layout::hf)
+    throw UsageError("--max-shard-size goes with --format hf: {} has a file for each layer", flags.format);
+  if (!flags.fuse.empty() && layout.layout != Layout::mindformers_infer)
+    throw UsageError("--fuse goes with --format mindformers-infer only");
+  for (const std::string& part : flags.fuse)
+    (part == "qkv" ? layout.has_fused_qkv : layout.has_fused_ffn) = true;
+  if (flags.mcore_version == "r1.8") {
+    layout.mcore_version = checkpoint::McoreVersion::r1_8;
+    layout.has_interleaved_fc1 = true;
+  }
+  options.source.config = flags.config;
+  if (!flags.mtp_halves.empty())
+    options.source.swaps_mtp_halves = layout.swaps_mtp_halves = flags.mtp_halves == "swapped";
+  if (!flags.mcore_fc1.empty())
+    options.source.has_interleaved_fc1 = layout.has_interleaved_fc1 = flags.mcore_fc1 == "interleaved";
+}
+
 void run(Flags& flags) {
-  if (flags.format != "hf")
-    throw UsageError("--format {} is not built yet: this version writes hf", flags.format);
-  flags.options.max_shard_bytes = parse_bytes(flags.max_shard_size);
+  set_layout(flags, flags.options);
+  if (!flags.max_shard_size.empty()) flags.options.max_shard_bytes = parse_bytes(flags.max_shard_size);
   const checkpoint::ConvertReport report = checkpoint::convert_checkpoint(
       checkpoint::resolve_checkpoint(flags.source), flags.directory, flags.options);
   log::info("{}: {} tensors, {} in {} file{}", flags.directory, report.tensors,
@@ -47,11 +81,12 @@ void run(Flags& flags) {
 
 void add_convert(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
-      "convert", "Write a checkpoint in another dtype or file size, or cut a smaller model out of it");
+      "convert",
+      "Write a checkpoint in another layout, dtype or file size, or cut a smaller model out of it");
   const auto flags = std::make_shared<Flags>();
   command
       ->add_option("source", flags->source,
-                   "the directory of an HF checkpoint, or of a run: its newest good one")
+                   "the directory of an HF or MindFormers checkpoint, or of a run: its newest good one")
       ->required()
       ->option_text("SRC");
   command->add_option("directory", flags->directory, "where to write; made if missing")
@@ -60,8 +95,8 @@ void add_convert(CLI::App& app) {
   command
       ->add_option(
           "--format", flags->format,
-          "hf (the default); mindformers-train, mindformers-train-gmm, mindformers-infer, mcore and gguf are "
-          "not built yet")
+          "hf (the default), mindformers-train, mindformers-train-gmm, mindformers-infer or mcore; gguf "
+          "is not built yet")
       ->check(CLI::IsMember(
           {"hf", "mindformers-train", "mindformers-train-gmm", "mindformers-infer", "mcore", "gguf"}));
   command
@@ -73,18 +108,43 @@ void add_convert(CLI::App& app) {
                    "with --dtype fp8: float32 scales, or ue8m0 (powers of two); left out: as the source's")
       ->check(CLI::IsMember({"float32", "ue8m0"}));
   command->add_option("--max-shard-size", flags->max_shard_size,
-                      "of one file: 5GB (the default), 500MB, ...");
+                      "of one file, with --format hf: 5GB (the default), 500MB, ...");
   command->add_option("--layers", flags->options.cut.layers,
                       "keep these layers of the trunk, such as 0-2,60; the MTP layers stay behind them");
   command->add_option("--experts", flags->options.cut.experts,
                       "keep these experts of every layer, such as 0-15");
   command->add_flag("--drop-mtp", flags->options.cut.drop_mtp, "leave the MTP layers out");
+  command
+      ->add_option("--config", flags->config,
+                   "the HF config.json of SRC's model, where SRC has none (MindFormers') or a wrong one")
+      ->option_text("PATH");
+  command
+      ->add_option("--mtp-halves", flags->mtp_halves,
+                   "of eh_proj in mindformers-train*: swapped (the default: the hidden state first, as that "
+                   "training reads it) or as-is (as convert_weight.py writes it)")
+      ->check(CLI::IsMember({"swapped", "as-is"}));
+  command
+      ->add_option("--mcore-version", flags->mcore_version,
+                   "names to write with --format mcore: dev (the default) or r1.8")
+      ->check(CLI::IsMember({"dev", "r1.8"}));
+  command
+      ->add_option("--mcore-fc1", flags->mcore_fc1,
+                   "rows of mcore's linear_fc1: stacked (gate, then up; dev's) or interleaved (r1.8's)")
+      ->check(CLI::IsMember({"stacked", "interleaved"}));
+  command
+      ->add_option("--fuse", flags->fuse,
+                   "with --format mindformers-infer: qkv, ffn or both, as its qkv_concat and ffn_concat want")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"qkv", "ffn"}))
+      ->option_text("PARTS");
   command->footer(
       "A conversion that was stopped goes on when the same command is given again.\n"
       "Examples:\n"
       "  fathom convert DeepSeek-V3 DeepSeek-V3-bf16 --dtype bf16\n"
       "  fathom convert out/tiny out/tiny-fp8 --dtype fp8\n"
-      "  fathom convert DeepSeek-V3 small --layers 0-2,60 --experts 0-15 --drop-mtp --dtype bf16");
+      "  fathom convert DeepSeek-V3 small --layers 0-2,60 --experts 0-15 --drop-mtp --dtype bf16\n"
+      "  fathom convert DeepSeek-V3 ms-train --format mindformers-train-gmm\n"
+      "  fathom convert unified_safe trained-hf --config DeepSeek-V3/config.json --dtype bf16");
   command->callback([flags] { run(*flags); });
 }
 

@@ -18,27 +18,45 @@ bool stays_inside(const std::string& name) {
   return std::none_of(path.begin(), path.end(), [](const auto& part) { return part == ".."; });
 }
 
-}  // namespace
-
-SafetensorsIndex read_safetensors_index(const std::filesystem::path& path) {
-  SortedJson object;
+SortedJson read_object(const std::filesystem::path& path) {
   try {
-    object = parse_sorted_json(MappedFile(path).text(), path.string());
+    SortedJson object = parse_sorted_json(MappedFile(path).text(), path.string());
+    return object.is_object() ? object : SortedJson::object();
   } catch (const ConfigError& e) {
     throw CheckpointError("{}", e.what());
   }
-  const auto map = object.is_object() ? object.find("weight_map") : object.end();
+}
+
+std::map<std::string, std::string> file_names(const SortedJson& map, const std::filesystem::path& path,
+                                              const char* key) {
+  std::map<std::string, std::string> names;
+  for (const auto& [name, file] : map.items()) {
+    if (!file.is_string()) throw CheckpointError("{}: {}{} is no file name", path.string(), key, name);
+    const std::string& text = file.get_ref<const std::string&>();
+    if (!stays_inside(text))
+      throw CheckpointError("{}: {}{} is \"{}\", which is no file of this directory", path.string(), key,
+                            name, text);
+    names.emplace(name, text);
+  }
+  return names;
+}
+
+Json as_object(const std::map<std::string, std::string>& map) {
+  Json object = Json::object();
+  auto& members = object.get_ref<Json::object_t&>();
+  for (const auto& [name, file] : map) members.emplace_back(name, file);
+  return object;
+}
+
+}  // namespace
+
+SafetensorsIndex read_safetensors_index(const std::filesystem::path& path) {
+  const SortedJson object = read_object(path);
+  const auto map = object.find("weight_map");
   if (map == object.end() || !map->is_object())
     throw CheckpointError("{}: no \"weight_map\" object: this is no safetensors index", path.string());
   SafetensorsIndex index;
-  for (const auto& [name, file] : map->items()) {
-    if (!file.is_string()) throw CheckpointError("{}: weight_map.{} is no file name", path.string(), name);
-    const std::string& text = file.get_ref<const std::string&>();
-    if (!stays_inside(text))
-      throw CheckpointError("{}: weight_map.{} is \"{}\", which is no file of this directory", path.string(),
-                            name, text);
-    index.weight_map.emplace(name, text);
-  }
+  index.weight_map = file_names(*map, path, "weight_map.");
   const auto metadata = object.find("metadata");
   if (metadata != object.end() && metadata->is_object()) {
     const auto size = metadata->find("total_size");
@@ -47,14 +65,26 @@ SafetensorsIndex read_safetensors_index(const std::filesystem::path& path) {
   return index;
 }
 
+SafetensorsIndex read_parameter_map(const std::filesystem::path& path) {
+  const SortedJson object = read_object(path);
+  const auto map = object.find("weight_map");
+  SafetensorsIndex index;
+  if (map != object.end() && map->is_object())
+    index.weight_map = file_names(*map, path, "weight_map.");
+  else
+    index.weight_map = file_names(object, path, "");
+  return index;
+}
+
 void write_safetensors_index(const std::filesystem::path& path, const SafetensorsIndex& index) {
   Json object = Json::object();
   object["metadata"] = {{"total_size", index.total_size}};
-  Json map = Json::object();
-  auto& members = map.get_ref<Json::object_t&>();
-  for (const auto& [name, file] : index.weight_map) members.emplace_back(name, file);
-  object["weight_map"] = std::move(map);
+  object["weight_map"] = as_object(index.weight_map);
   write_text_file(path, object.dump(2) + "\n");
+}
+
+void write_parameter_map(const std::filesystem::path& path, const SafetensorsIndex& index) {
+  write_text_file(path, as_object(index.weight_map).dump(2) + "\n");
 }
 
 ShardedReader::ShardedReader(const std::filesystem::path& path) : path_(path) {
@@ -74,25 +104,33 @@ ShardedReader::ShardedReader(const std::filesystem::path& path) : path_(path) {
     add_files(path.parent_path(), {path.filename().string()}, nullptr);
     return;
   }
-  const SafetensorsIndex index = read_safetensors_index(index_path);
+  add_index(index_path.parent_path(), read_safetensors_index(index_path));
+}
+
+ShardedReader::ShardedReader(const std::filesystem::path& directory, const SafetensorsIndex& index)
+    : path_(directory) {
+  add_index(directory, index);
+}
+
+void ShardedReader::add_index(const std::filesystem::path& directory, const SafetensorsIndex& index) {
   std::set<std::string> files;
   for (const auto& [tensor, file] : index.weight_map) files.insert(file);
   const std::vector<std::string> names(files.begin(), files.end());
   std::vector<std::string> missing;
   for (const std::string& name : names)
-    if (!std::filesystem::exists(index_path.parent_path() / name)) missing.push_back(name);
+    if (!std::filesystem::exists(directory / name)) missing.push_back(name);
   if (!missing.empty()) {
     const size_t shown = std::min<size_t>(missing.size(), 5);
     throw CheckpointError(
-        "{}: {} of {} files that its index names are missing: {}{}: fetch them", path.string(),
+        "{}: {} of {} files that its index names are missing: {}{}: fetch them", path_.string(),
         missing.size(), names.size(),
         fmt::join(missing.begin(), missing.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
         missing.size() > shown ? ", ..." : "");
   }
-  add_files(index_path.parent_path(), names, &index);
+  add_files(directory, names, &index);
   for (const auto& [tensor, file] : index.weight_map)
     if (!find(tensor))
-      throw CheckpointError("{}: tensor \"{}\" should be in {} by the index, but is not", path.string(),
+      throw CheckpointError("{}: tensor \"{}\" should be in {} by the index, but is not", path_.string(),
                             tensor, file);
 }
 

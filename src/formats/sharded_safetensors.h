@@ -17,6 +17,7 @@ namespace fathom::formats {
 
 inline constexpr const char* kSingleFileName = "model.safetensors";
 inline constexpr const char* kIndexFileName = "model.safetensors.index.json";
+inline constexpr const char* kParameterMapName = "param_name_map.json";  // MindSpore's index
 
 struct SafetensorsIndex {
   std::map<std::string, std::string> weight_map;  // tensor name -> file name inside the directory
@@ -26,6 +27,9 @@ struct SafetensorsIndex {
 // Throws FileError, CheckpointError: not JSON, no weight_map, a file name that leaves the directory.
 SafetensorsIndex read_safetensors_index(const std::filesystem::path& path);
 void write_safetensors_index(const std::filesystem::path& path, const SafetensorsIndex& index);
+// MindSpore's: tensor name -> file name, at the top or in "weight_map". Throws as read_safetensors_index.
+SafetensorsIndex read_parameter_map(const std::filesystem::path& path);
+void write_parameter_map(const std::filesystem::path& path, const SafetensorsIndex& index);
 
 // Every tensor of a directory, all shards mapped. `path` may also be one .safetensors or one .index.json
 // file. Throws CheckpointError: neither file there, shards missing (named), a shard that lacks a tensor the
@@ -34,6 +38,7 @@ void write_safetensors_index(const std::filesystem::path& path, const Safetensor
 class ShardedReader {
  public:
   explicit ShardedReader(const std::filesystem::path& path);
+  ShardedReader(const std::filesystem::path& directory, const SafetensorsIndex& index);
 
   struct Location {
     const SafetensorsFile* file = nullptr;
@@ -50,6 +55,7 @@ class ShardedReader {
   uint64_t total_bytes() const { return total_bytes_; }
 
  private:
+  void add_index(const std::filesystem::path& directory, const SafetensorsIndex& index);
   void add_files(const std::filesystem::path& directory, const std::vector<std::string>& names,
                  const SafetensorsIndex* index);
   std::filesystem::path path_;
