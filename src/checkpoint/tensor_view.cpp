@@ -63,6 +63,7 @@ TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, con
     if (stored.entry->dtype == Dtype::F8_E4M3 && as == Dtype::BF16)
       return dequantize_blocks(stored, fp8_scales(*reader, stored), begin, count,
                                reinterpret_cast<bf16*>(out));
+    if (as == Dtype::F32) return read_as_float(*reader, name, begin, count, reinterpret_cast<float*>(out));
     std::array<float, kPieceElements> values;
     const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
     for (int64_t done = 0; done < count; done += kPieceElements) {

@@ -20,7 +20,8 @@ struct TensorView {
   // What holds its values without loss: the stored dtype; BF16 of fp8 blocks, whose cast to it is defined so.
   formats::Dtype dtype = formats::Dtype::F32;
   // Elements [begin, begin + count) of row-major order as F32, BF16, F16 or F64 (from float by rounding to nearest even;
-  // the bytes as they are where the stored dtype is asked for). Callable from several threads at once.
+  // the bytes as they are where the stored dtype is asked for); `out` is aligned to its elements. Callable from several
+  // threads at once.
   std::function<void(int64_t begin, int64_t count, formats::Dtype as, std::byte* out)> read;
   int64_t numel() const;
 };
