@@ -20,6 +20,7 @@ using formats::Dtype;
 using Location = formats::ShardedReader::Location;
 
 constexpr float kSmallestScale = 0x1p-126f;
+constexpr int64_t kReadElements = 1 << 14;  // at a time: as floats in a core's own cache
 
 int64_t blocks(int64_t extent) { return (extent + kScaleBlock - 1) / kScaleBlock; }
 
@@ -61,24 +62,20 @@ class QuantizedMatrix {
         format_(format),
         columns_(matrix_.shape[1]),
         scale_columns_(blocks(columns_)),
-        rows_at_once_(std::clamp<int64_t>(matrix_.granule / std::max<int64_t>(columns_, 1), 1, kScaleBlock)),
         scales_(static_cast<size_t>(blocks(matrix_.shape[0]) * scale_columns_)),
         is_made_(std::make_unique<std::once_flag[]>(static_cast<size_t>(blocks(matrix_.shape[0])))) {}
 
   void read_codes(int64_t begin, int64_t count, uint8_t* codes) {
-    std::vector<float> values(static_cast<size_t>(std::min(count, rows_at_once_ * columns_)));
-    for (int64_t i = begin, last = begin + count; i < last;) {
-      const int64_t from = i, end = std::min(last, (i / columns_ + rows_at_once_) * columns_);
-      matrix_.read(from, end - from, Dtype::F32, reinterpret_cast<std::byte*>(values.data()));
-      while (i < end) {
-        const int64_t row = i / columns_, block = i % columns_ / kScaleBlock;
-        const int64_t stop =
-            std::min({end, row * columns_ + (block + 1) * kScaleBlock, (row + 1) * columns_});
-        const float scale = band_scales(row / kScaleBlock)[block];
-        kernels::quantize_fp8(values.data() + (i - from), scale, stop - i, codes + (i - begin));
+    for_each_row(begin, begin + count, [&](int64_t first, int64_t end, const float* values) {
+      const int64_t row = first / columns_;
+      const float* scales = band_scales(row / kScaleBlock);
+      for (int64_t i = first; i < end;) {
+        const int64_t block = (i - row * columns_) / kScaleBlock;
+        const int64_t stop = std::min(end, row * columns_ + (block + 1) * kScaleBlock);
+        kernels::quantize_fp8(values + (i - first), scales[block], stop - i, codes + (i - begin));
         i = stop;
       }
-    }
+    });
   }
 
   void read_scales(int64_t begin, int64_t count, std::byte* out) {
@@ -87,6 +84,25 @@ class QuantizedMatrix {
   }
 
  private:
+  // Calls use(first, end, values) for the rows, or parts of them, that elements [begin, end) consist of; several rows are read
+  // at a time.
+  template <typename Use>
+  void for_each_row(int64_t begin, int64_t end, const Use& use) const {
+    const int64_t wanted = std::clamp(matrix_.granule, kReadElements, kScaleBlock * columns_ + kReadElements);
+    const int64_t step = std::max(columns_, wanted / std::max<int64_t>(1, columns_) * columns_);
+    std::vector<float> values(static_cast<size_t>(std::min(step, end - begin)));
+    for (int64_t at = begin; at < end;) {
+      const int64_t stop = std::min(end, at / columns_ * columns_ + step);
+      matrix_.read(at, stop - at, Dtype::F32, reinterpret_cast<std::byte*>(values.data()));
+      for (int64_t row = at; row < stop;) {
+        const int64_t row_end = std::min(stop, (row / columns_ + 1) * columns_);
+        use(row, row_end, values.data() + (row - at));
+        row = row_end;
+      }
+      at = stop;
+    }
+  }
+
   const float* band_scales(int64_t band) {
     std::call_once(is_made_[static_cast<size_t>(band)], [&] { make_scales(band); });
     return scales_.data() + band * scale_columns_;
@@ -95,30 +111,24 @@ class QuantizedMatrix {
   void make_scales(int64_t band) {
     float* scales = scales_.data() + band * scale_columns_;
     std::fill(scales, scales + scale_columns_, 0.0f);
-    std::vector<float> values(static_cast<size_t>(rows_at_once_ * columns_));
-    const int64_t first_row = band * kScaleBlock;
-    const int64_t last_row = std::min(matrix_.shape[0], first_row + kScaleBlock);
-    for (int64_t row = first_row; row < last_row; ++row) {
-      const int64_t ahead = (row - first_row) % rows_at_once_;
-      if (ahead == 0)
-        matrix_.read(row * columns_, std::min(rows_at_once_, last_row - row) * columns_, Dtype::F32,
-                     reinterpret_cast<std::byte*>(values.data()));
-      for (int64_t block = 0; block < scale_columns_; ++block) {
-        const int64_t from = block * kScaleBlock, count = std::min(kScaleBlock, columns_ - from);
-        const float largest = kernels::absolute_max(values.data() + ahead * columns_ + from, count);
-        if (!std::isfinite(largest))
-          throw CheckpointError("tensor {} holds NaN or infinity in row {}, which fp8 blocks cannot hold",
-                                matrix_.name, row);
-        scales[block] = std::max(scales[block], largest);
-      }
-    }
+    const int64_t last_row = std::min(matrix_.shape[0], (band + 1) * kScaleBlock);
+    for_each_row(
+        band * kScaleBlock * columns_, last_row * columns_, [&](int64_t first, int64_t, const float* values) {
+          for (int64_t block = 0; block < scale_columns_; ++block) {
+            const int64_t from = block * kScaleBlock, count = std::min(kScaleBlock, columns_ - from);
+            const float largest = kernels::absolute_max(values + from, count);
+            if (!std::isfinite(largest))
+              throw CheckpointError("tensor {} holds NaN or infinity in row {}, which fp8 blocks cannot hold",
+                                    matrix_.name, first / columns_);
+            scales[block] = std::max(scales[block], largest);
+          }
+        });
     for (int64_t block = 0; block < scale_columns_; ++block) scales[block] = scale_of(scales[block], format_);
   }
 
   TensorView matrix_;
   ScaleFormat format_;
   int64_t columns_, scale_columns_;
-  int64_t rows_at_once_;  // that are read
   std::vector<float> scales_;
   std::unique_ptr<std::once_flag[]> is_made_;  // for each row of blocks
 };
@@ -139,6 +149,12 @@ const Location& fp8_scales(const formats::ShardedReader& reader, const Location&
                           name, kScaleSuffix, formats::dtype_name(scale->entry->dtype),
                           fmt::join(scales, ", "), name, fmt::join(shape, ", "));
   return *scale;
+}
+
+std::vector<float> scale_values(const Location& scales) {
+  std::vector<float> values;
+  for (int64_t i = 0, count = scales.entry->numel(); i < count; ++i) values.push_back(scale_at(scales, i));
+  return values;
 }
 
 void dequantize_blocks(const Location& tensor, const Location& scales, int64_t begin, int64_t count,

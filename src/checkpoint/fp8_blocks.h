@@ -17,6 +17,9 @@ namespace fathom::checkpoint {
 const formats::ShardedReader::Location& fp8_scales(const formats::ShardedReader& reader,
                                                    const formats::ShardedReader::Location& tensor);
 
+// All of them as float, row-major. Stored as float32 or e8m0 powers of two.
+std::vector<float> scale_values(const formats::ShardedReader::Location& scales);
+
 // Elements [begin, begin + count) of row-major order, on this thread; float, then rounded to nearest even for bf16.
 void dequantize_blocks(const formats::ShardedReader::Location& tensor,
                        const formats::ShardedReader::Location& scales, int64_t begin, int64_t count,

@@ -7,6 +7,7 @@
 #include "base/float16.h"
 #include "base/parallel.h"
 #include "checkpoint/fp8_blocks.h"
+#include "kernels/elementwise.h"
 
 namespace fathom::checkpoint {
 namespace {
@@ -35,6 +36,12 @@ void convert(const std::byte* bytes, int64_t begin, int64_t count, float* out, C
   });
 }
 
+void widen(const std::byte* bytes, int64_t begin, int64_t count, float* out) {
+  if (reinterpret_cast<uintptr_t>(bytes) % alignof(bf16) != 0)
+    return convert<bf16>(bytes, begin, count, out, [](bf16 x) { return to_float(x); });
+  kernels::convert(reinterpret_cast<const bf16*>(bytes) + begin, out, count);
+}
+
 }  // namespace
 
 void read_as_float(const ShardedReader& reader, const std::string& name, int64_t begin, int64_t count,
@@ -52,7 +59,7 @@ void read_as_float(const ShardedReader& reader, const std::string& name, int64_t
     case Dtype::F16:
       return convert<f16>(bytes, begin, count, out, [](f16 x) { return to_float(x); });
     case Dtype::BF16:
-      return convert<bf16>(bytes, begin, count, out, [](bf16 x) { return to_float(x); });
+      return widen(bytes, begin, count, out);
     default:
       throw CheckpointError("{}: tensor {} has dtype {}, which is not a weight dtype that can be loaded here",
                             tensor.file->path().string(), name, formats::dtype_name(tensor.entry->dtype));

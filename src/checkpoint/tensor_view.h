@@ -22,7 +22,8 @@ struct TensorView {
   formats::Dtype stored = formats::Dtype::F32;  // as it lies in `file`
   std::string file;                             // for messages
   // Elements [begin, begin + count) of row-major order as F32, BF16, F16 or F64 (from float by rounding to nearest even;
-  // the bytes as they are where the stored dtype is asked for). Callable from several threads at once.
+  // the bytes as they are where the stored dtype is asked for); `out` is aligned to its elements. Callable from several
+  // threads at once.
   std::function<void(int64_t begin, int64_t count, formats::Dtype as, std::byte* out)> read;
   // Of matrices that do not lie in rows: a block of them at once (view_ops.h reads any view so).
   std::function<void(int64_t row, int64_t rows, int64_t column, int64_t columns, formats::Dtype as,

@@ -49,6 +49,7 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, uint64_t file_bytes,
                                            const std::string& where);
 
+// Constant once made: any number of threads may read through one.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);  // throws FileError, CheckpointError

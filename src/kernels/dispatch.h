@@ -43,6 +43,10 @@ struct GemmBlock {
   const void* b = nullptr;
   int64_t ldb = 0;
   bool is_b_transposed = false;  // b [columns, depth], else [depth, columns]
+  // Not null (dtype bf16, b transposed): b holds e4m3 codes, and these are the scales of its blocks of kFp8Block x kFp8Block,
+  // the first of them at column 0.
+  const float* b_scales = nullptr;
+  int64_t b_scale_stride = 0;
   void* c = nullptr;
   int64_t ldc = 0;
   bool accumulate = false;

@@ -9,6 +9,8 @@
 namespace fathom::kernels {
 
 inline constexpr float kLargestE4m3 = 448;
+inline constexpr int64_t kFp8Block =
+    128;  // rows, and columns, of a matrix that share a scale in DeepSeek's files
 
 float e4m3_value(uint8_t code);
 // To nearest even; what is larger than 448 in size becomes 448, NaN stays NaN.

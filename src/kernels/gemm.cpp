@@ -6,6 +6,7 @@
 
 #include "base/parallel.h"
 #include "kernels/dispatch.h"
+#include "kernels/fp8.h"
 
 namespace fathom::kernels {
 namespace {
@@ -19,7 +20,7 @@ char* at(void* base, int64_t elements, DType type) {
   return static_cast<char*>(base) + elements * size_of(type);
 }
 
-// The columns of a task: its packed operand, depth x columns, should stay in the second cache.
+// The columns of a task: its packed operand, depth x columns, should stay in the second cache. A multiple of kFp8Block.
 int64_t columns_of_task(const GemmBlock& block) { return block.depth <= 1024 ? 512 : 256; }
 
 void clear(const GemmBlock& block) {
@@ -34,7 +35,12 @@ GemmBlock part_of(const GemmBlock& whole, int64_t row, int64_t rows, int64_t col
   part.rows = rows;
   part.columns = columns;
   part.a = at(whole.a, whole.is_a_transposed ? row : row * whole.lda, whole.dtype);
-  part.b = at(whole.b, whole.is_b_transposed ? column * whole.ldb : column, whole.dtype);
+  if (whole.b_scales) {
+    part.b = static_cast<const uint8_t*>(whole.b) + column * whole.ldb;
+    part.b_scales = whole.b_scales + column / kFp8Block * whole.b_scale_stride;
+  } else {
+    part.b = at(whole.b, whole.is_b_transposed ? column * whole.ldb : column, whole.dtype);
+  }
   part.c = at(whole.c, row * whole.ldc + column, whole.out_dtype);
   return part;
 }
@@ -106,6 +112,26 @@ void run_rows(const GroupedGemmParams& p, bool is_nt) {
 
 void grouped_gemm_nt(const GroupedGemmParams& params) { run_rows(params, true); }
 void grouped_gemm_nn(const GroupedGemmParams& params) { run_rows(params, false); }
+
+void stored_gemm_nt(const StoredGemmParams& p) {
+  if (p.n == 0) return;
+  std::vector<GemmBlock> products;
+  for (int64_t e = 0; e < p.num_groups; ++e) {
+    GemmBlock product{p.dtype, p.out_dtype, p.offsets[e + 1] - p.offsets[e], p.n, p.k};
+    if (product.rows == 0) continue;
+    product.a = at(p.a, p.offsets[e] * p.lda, p.dtype);
+    product.lda = p.lda;
+    product.b = p.w[e].values;
+    product.ldb = p.w[e].ld;
+    product.is_b_transposed = true;
+    product.b_scales = p.w[e].scales;
+    product.b_scale_stride = p.w[e].scale_stride;
+    product.c = at(p.c, p.offsets[e] * p.ldc, p.out_dtype);
+    product.ldc = p.ldc;
+    products.push_back(product);
+  }
+  run(products, p.dtype);
+}
 
 void grouped_gemm_tn(const GroupedGemmTnParams& p) {
   if (p.n == 0 || p.k == 0) return;

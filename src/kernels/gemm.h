@@ -33,6 +33,29 @@ struct GroupedGemmParams {
   int64_t ldc = 0;
 };
 
+// The same from weights as files hold them, each wherever it lies: of nt's dtype, or fp8 in blocks of 128 x 128.
+struct StoredMatrix {
+  const void* values = nullptr;  // [n, k] of the dtype of a; with scales e4m3 codes
+  int64_t ld = 0;
+  const float* scales = nullptr;  // [ceil(n / 128), ceil(k / 128)] (fp8.h); null: values are of dtype
+  int64_t scale_stride = 0;
+};
+// c_e = a_e w_e^T. fp8 weights (dtype bf16) are code * scale in fp32 rounded to bf16, a panel at a time as it is packed;
+// the bits are those of grouped_gemm_nt on the weights so cast.
+struct StoredGemmParams {
+  DType dtype = DType::f32;          // of a
+  DType out_dtype = DType::f32;      // of c: dtype, or f32 with bf16 inputs
+  int64_t num_groups = 0;            // E
+  const int64_t* offsets = nullptr;  // [E + 1] rising; rows of a and c
+  int64_t n = 0, k = 0;
+  const void* a = nullptr;  // [offsets[E], k]
+  int64_t lda = 0;
+  const StoredMatrix* w = nullptr;  // [E]; not looked at where the group has no rows
+  void* c = nullptr;                // [offsets[E], n]; must not alias inputs
+  int64_t ldc = 0;
+};
+void stored_gemm_nt(const StoredGemmParams& params);
+
 struct GroupedGemmTnParams {
   DType dtype = DType::f32;          // of d and x
   DType grad_dtype = DType::f32;     // of g: dtype, or f32 with bf16 inputs

@@ -33,47 +33,6 @@ DispatchPlan balanced_plan(const at::Tensor& indices, int64_t num_experts) {
   return plan;
 }
 
-// rows[s] = x[row_token[s]]
-at::Tensor gather_rows(const at::Tensor& x, const DispatchPlan& plan) {
-  if (!use_kernels(x)) return at::index_select(x, 0, plan.row_token);
-  at::Tensor rows = at::empty({plan.row_token.numel(), x.size(1)}, x.options());
-  kernels::MoeGatherParams params;
-  params.dtype = kernel_dtype(x);
-  params.num_rows = rows.size(0);
-  params.dim = x.size(1);
-  params.x = x.const_data_ptr();
-  params.x_stride = x.stride(0);
-  params.row_token = plan.row_token.const_data_ptr<int32_t>();
-  params.rows = rows.mutable_data_ptr();
-  kernels::moe_gather(params);
-  return rows;
-}
-
-// sum over choices of scale[t, k] * rows[choice_row[t, k]], in the accumulation dtype, rounded once.
-at::Tensor combine(const at::Tensor& rows, const at::Tensor& scale, const DispatchPlan& plan) {
-  if (use_kernels(rows)) {
-    at::Tensor y = at::empty({plan.num_tokens, rows.size(1)}, rows.options());
-    const at::Tensor dense_scale = scale.defined() ? scale.contiguous() : scale;
-    kernels::MoeCombineParams params;
-    params.dtype = kernel_dtype(rows);
-    params.num_tokens = plan.num_tokens;
-    params.num_choices = plan.num_choices;
-    params.dim = rows.size(1);
-    params.rows = rows.const_data_ptr();
-    params.choice_row = plan.choice_row.const_data_ptr<int32_t>();
-    params.weights = scale.defined() ? dense_scale.const_data_ptr<float>() : nullptr;
-    params.y = y.mutable_data_ptr();
-    kernels::moe_combine(params);
-    return y;
-  }
-  const at::ScalarType precise = accumulate_dtype(rows);
-  const at::Tensor gathered = at::index_select(rows, 0, plan.choice_row.flatten())
-                                  .to(precise)
-                                  .view({plan.num_tokens, plan.num_choices, -1});
-  if (!scale.defined()) return gathered.sum(1).to(rows.scalar_type());
-  return (gathered * scale.to(precise).unsqueeze(-1)).sum(1).to(rows.scalar_type());
-}
-
 struct PlanHolder : torch::CustomClassHolder {
   explicit PlanHolder(const DispatchPlan& p) : plan(p) {}
   DispatchPlan plan;
@@ -89,7 +48,7 @@ struct MoeExperts : torch::autograd::Function<MoeExperts> {
     ctx->saved_data["plan"] = c10::IValue::make_capsule(c10::make_intrusive<PlanHolder>(*plan));
     ctx->saved_data["gate_up"] = reinterpret_cast<int64_t>(gate_up);
     ctx->saved_data["down"] = reinterpret_cast<int64_t>(down);
-    return combine(out_rows, weights.detach(), *plan);
+    return combine_rows(out_rows, weights.detach(), *plan);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -125,11 +84,50 @@ struct MoeExperts : torch::autograd::Function<MoeExperts> {
       grouped_mm_tn_accumulate(d_hidden, rows, plan.offsets, w.main_grad, w.main_grad_empty);
       w.main_grad_empty = false;
     });
-    return {combine(d_rows, at::Tensor(), plan), d_weights, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {combine_rows(d_rows, at::Tensor(), plan), d_weights, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
+
+at::Tensor gather_rows(const at::Tensor& x, const DispatchPlan& plan) {
+  if (!use_kernels(x)) return at::index_select(x, 0, plan.row_token);
+  at::Tensor rows = at::empty({plan.row_token.numel(), x.size(1)}, x.options());
+  kernels::MoeGatherParams params;
+  params.dtype = kernel_dtype(x);
+  params.num_rows = rows.size(0);
+  params.dim = x.size(1);
+  params.x = x.const_data_ptr();
+  params.x_stride = x.stride(0);
+  params.row_token = plan.row_token.const_data_ptr<int32_t>();
+  params.rows = rows.mutable_data_ptr();
+  kernels::moe_gather(params);
+  return rows;
+}
+
+at::Tensor combine_rows(const at::Tensor& rows, const at::Tensor& scale, const DispatchPlan& plan) {
+  if (use_kernels(rows)) {
+    at::Tensor y = at::empty({plan.num_tokens, rows.size(1)}, rows.options());
+    const at::Tensor dense_scale = scale.defined() ? scale.contiguous() : scale;
+    kernels::MoeCombineParams params;
+    params.dtype = kernel_dtype(rows);
+    params.num_tokens = plan.num_tokens;
+    params.num_choices = plan.num_choices;
+    params.dim = rows.size(1);
+    params.rows = rows.const_data_ptr();
+    params.choice_row = plan.choice_row.const_data_ptr<int32_t>();
+    params.weights = scale.defined() ? dense_scale.const_data_ptr<float>() : nullptr;
+    params.y = y.mutable_data_ptr();
+    kernels::moe_combine(params);
+    return y;
+  }
+  const at::ScalarType precise = accumulate_dtype(rows);
+  const at::Tensor gathered = at::index_select(rows, 0, plan.choice_row.flatten())
+                                  .to(precise)
+                                  .view({plan.num_tokens, plan.num_choices, -1});
+  if (!scale.defined()) return gathered.sum(1).to(rows.scalar_type());
+  return (gathered * scale.to(precise).unsqueeze(-1)).sum(1).to(rows.scalar_type());
+}
 
 DispatchPlan plan_dispatch(const at::Tensor& indices, int64_t num_experts) {
   if (indices.is_meta()) return balanced_plan(indices, num_experts);

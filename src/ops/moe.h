@@ -23,6 +23,11 @@ struct DispatchPlan {
 };
 DispatchPlan plan_dispatch(const at::Tensor& indices, int64_t num_experts);  // indices int32 [T, K]
 
+// The two ends of it, without gradients: rows[s] = x[row_token[s]], [S, D]; and y[t] = sum_k weights[t, k] *
+// rows[choice_row[t, k]], summed in float (`weights` undefined: ones), [T, D].
+at::Tensor gather_rows(const at::Tensor& x, const DispatchPlan& plan);
+at::Tensor combine_rows(const at::Tensor& rows, const at::Tensor& weights, const DispatchPlan& plan);
+
 // x [T, D]; weights [T, K] float; gate_up.value [E, 2F, D] (gate rows first), down.value [E, D, F] -> [T, D]:
 // y[t] = sum_k weights[t, k] * expert_{indices[t, k]}(x[t]), summed in float. Gradients for x and weights; those of the
 // experts go to their sinks. Kept for backward: x, the rows' gate_up products, weights.

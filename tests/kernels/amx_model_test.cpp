@@ -87,6 +87,30 @@ TEST_F(AmxModel, gemm_agrees_with_the_reference_and_the_tiles) {
   }
 }
 
+TEST_F(AmxModel, fp8_blocks_are_cast_as_they_are_packed) {
+  const Product shape{33, 70, 700, false, true, false};
+  std::vector<uint8_t> codes(70 * 700);
+  for (size_t i = 0; i < codes.size(); ++i)
+    codes[i] = static_cast<uint8_t>(i * 37 % 127 | (i % 3 == 0 ? 0x80 : 0));
+  const std::vector<float> scales = {0.3f, 0.02f, 1.7f, 0.11f, 0.9f, 0.004f};
+  GemmProblem<float> cast(shape), stored(shape), tiles(shape);
+  for (int64_t i = 0; i < 70; ++i)
+    for (int64_t j = 0; j < 700; ++j)
+      cast.b[static_cast<size_t>(i * 704 + j)] = to_bf16(e4m3_value(codes[static_cast<size_t>(i * 700 + j)]) *
+                                                         scales[static_cast<size_t>(j / kFp8Block)]);
+  for (GemmProblem<float>* p : {&stored, &tiles}) {
+    p->block.b = codes.data(), p->block.ldb = 700;
+    p->block.b_scales = scales.data(), p->block.b_scale_stride = 6;
+  }
+  amx_model::gemm_block(cast.block, thread_scratch(amx_model::gemm_scratch_bytes(cast.block)));
+  amx_model::gemm_block(stored.block, thread_scratch(amx_model::gemm_scratch_bytes(stored.block)));
+  EXPECT_TRUE(stored.c.is_intact());
+  EXPECT_TRUE(same_bits(stored.c.values(), cast.c.values(), "blocks and cast"));
+  if (!is_supported(Isa::amx)) return;
+  amx::gemm_block(tiles.block, thread_scratch(amx::gemm_scratch_bytes(tiles.block)));
+  EXPECT_TRUE(same_bits(tiles.c.values(), cast.c.values(), "tiles and model"));
+}
+
 // c [32, 32] = A [32, depth] B [depth, 32] where all rows of A are one and all columns of B are one.
 float sum_of_products(const std::vector<float>& a, const std::vector<float>& b, bool on_tiles) {
   const int64_t depth = static_cast<int64_t>(a.size());

@@ -5,6 +5,10 @@
 #include "kernels/cpu/body/block_product.h"
 #include "kernels/dispatch.h"
 
+#ifndef FATHOM_ROW_SET
+#define FATHOM_ROW_SET FATHOM_SET  // whose loops over rows of values are used
+#endif
+
 namespace fathom::kernels::FATHOM_SET {
 namespace {
 
@@ -143,6 +147,22 @@ void pack_panel_transposed(const T* from, int64_t stride, int64_t columns, int64
   }
 }
 
+// Rows of B that lie as fp8 blocks to dense rows of bf16, `to_stride` apart: columns [column, column + columns) and values
+// [value, value + depth) of the depth.
+void dequantize_rows(const GemmBlock& g, int64_t column, int64_t columns, int64_t value, int64_t depth,
+                     bf16* to, int64_t to_stride) {
+  const uint8_t* codes = static_cast<const uint8_t*>(g.b);
+  for (int64_t c = column; c < column + columns; ++c, to += to_stride) {
+    const float* scales = g.b_scales + c / kFp8Block * g.b_scale_stride;
+    for (int64_t v = value, end = value + depth; v < end;) {
+      const int64_t stop = min_of(end, (v / kFp8Block + 1) * kFp8Block);
+      kernels::FATHOM_ROW_SET::dequantize_fp8_range(codes + c * g.ldb + v, scales[v / kFp8Block], stop - v,
+                                                    to + (v - value));
+      v = stop;
+    }
+  }
+}
+
 #if defined(__AVX512BF16__)
 FATHOM_INLINE void store_rounded(const F32* from, bf16* to) {  // 32 values
   const __m512bh both = _mm512_cvtne2ps_pbh(load(from + 16), load(from));
@@ -225,10 +245,20 @@ void product_block(const GemmBlock& g, void* memory) {
       pack_panels<Product>(b + unit * kPerUnit * g.ldb, g.ldb, g.columns, depth, to, units);
       continue;
     }
-    for (int64_t column = 0; column < g.columns; column += C::kPanel)
-      pack_panel_transposed<Product>(b + column * g.ldb + unit * kPerUnit, g.ldb,
-                                     min_of(C::kPanel, g.columns - column), depth, to + column * units,
-                                     units);
+    for (int64_t column = 0; column < g.columns; column += C::kPanel) {
+      const int64_t columns = min_of(C::kPanel, g.columns - column);
+      if constexpr (sizeof(T) == 2) {
+        if (g.b_scales) {
+          constexpr int64_t kValues = Product::kPieceUnits * kPerUnit;
+          alignas(64) T rows[C::kPanel * kValues];
+          dequantize_rows(g, column, columns, unit * kPerUnit, depth, rows, kValues);
+          pack_panel_transposed<Product>(rows, kValues, columns, depth, to + column * units, units);
+          continue;
+        }
+      }
+      pack_panel_transposed<Product>(b + column * g.ldb + unit * kPerUnit, g.ldb, columns, depth,
+                                     to + column * units, units);
+    }
   }
 
   for (int64_t row = 0; row < g.rows; row += C::kChunkRows) {
