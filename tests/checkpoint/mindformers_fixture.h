@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/compare.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/init.h"
 #include "checkpoint/inspect.h"
