@@ -279,7 +279,8 @@ TEST_F(RecipeTest, what_is_not_built_yet_is_named) {
     return "no error";
   };
   EXPECT_EQ(refused({}), "no error");
-  EXPECT_THAT(refused({"parallel.data=2"}), HasSubstr("parallel.data: 2 is not built yet"));
+  EXPECT_EQ(refused({"parallel.data=2", "parallel.zero=0"}), "no error");
+  EXPECT_THAT(refused({"parallel.data=2"}), HasSubstr("parallel.zero: 1 is not built yet; use 0"));
   EXPECT_THAT(refused({"parallel.pipeline=2"}), HasSubstr("parallel.pipeline"));
   EXPECT_THAT(refused({"device=cuda"}), HasSubstr("device: cuda is not built yet"));
   EXPECT_THAT(refused({"train.precision=fp8"}), HasSubstr("train.precision: fp8"));
