@@ -53,28 +53,27 @@ World::World(const LaunchEnvironment& environment, const config::ParallelSection
                              std::string(error.what()).substr(0, 200));
     }
   }
-  for (const Dimension dimension : kDimensions) groups_[dimension] = make_group(name(dimension), dimension);
-  checkpoint_group_ = make_group("checkpoint", Dimension::world);
+  for (const Dimension dimension : kDimensions) groups_[dimension] = make_group(dimension);
 }
 
 World::~World() = default;
 
-std::unique_ptr<Communicator> World::make_group(const std::string& group_name, Dimension dimension) {
+std::unique_ptr<Communicator> World::make_group(Dimension dimension) {
   const std::vector<int64_t> ranks = layout_.group(dimension, rank());
-  std::shared_ptr<c10d::Backend> backend;
-  if (ranks.size() > 1) {
+  std::shared_ptr<c10d::Backend>& backend = backends_[ranks];
+  if (ranks.size() > 1 && !backend) {
     try {
       const auto store = as_shared<c10d::Store>(c10::make_intrusive<c10d::PrefixStore>(
-          fmt::format("{}/{}", group_name, ranks.front()), as_intrusive(store_)));
+          fmt::format("{}/{}", name(dimension), ranks.front()), as_intrusive(store_)));
       backend = make_gloo_backend(store, layout_.place(dimension, rank()), static_cast<int64_t>(ranks.size()),
                                   address_, timeout_);
     } catch (const std::exception& error) {
-      throw DistributedError("rank {}: the {} group (ranks {}) did not come together: {}", rank(), group_name,
-                             fmt::join(ranks, ","), std::string(error.what()).substr(0, 200));
+      throw DistributedError("rank {}: the {} group (ranks {}) did not come together: {}", rank(),
+                             name(dimension), fmt::join(ranks, ","),
+                             std::string(error.what()).substr(0, 200));
     }
   }
-  return std::make_unique<Communicator>(group_name, ranks, layout_.place(dimension, rank()),
-                                        std::move(backend));
+  return std::make_unique<Communicator>(name(dimension), ranks, layout_.place(dimension, rank()), backend);
 }
 
 Communicator& World::along(Dimension dimension) { return *groups_.at(dimension); }

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "config/recipe.h"
 #include "parallel/communicator.h"
@@ -35,21 +36,19 @@ class World {
   const RankLayout& layout() const { return layout_; }
   int64_t place(Dimension dimension) const { return layout_.place(dimension, rank()); }
   Communicator& along(Dimension dimension);
-  // A second group of all ranks, for the thread that writes checkpoints: collectives of one group must not be called by
-  // two threads.
-  Communicator& checkpoint_group() { return *checkpoint_group_; }
   // Shown in messages and to the launcher.
   void set_step(int64_t step);
 
  private:
-  std::unique_ptr<Communicator> make_group(const std::string& name, Dimension dimension);
+  std::unique_ptr<Communicator> make_group(Dimension dimension);
   LaunchEnvironment environment_;
   RankLayout layout_;
   std::chrono::milliseconds timeout_;
   std::string address_;
   std::shared_ptr<c10d::Store> store_;
+  // Groups of the same ranks share one set of connections.
+  std::map<std::vector<int64_t>, std::shared_ptr<c10d::Backend>> backends_;
   std::map<Dimension, std::unique_ptr<Communicator>> groups_;
-  std::unique_ptr<Communicator> checkpoint_group_;
 };
 
 }  // namespace fathom::parallel

@@ -16,18 +16,20 @@ class MindformersFaults : public MindformersTest {
 
 TEST_F(MindformersFaults, a_missing_tensor_is_named_with_what_it_holds) {
   const fs::path train = strange_directory("v3", "train");
-  rewrite(weights(train),
-          [](TensorDeclaration& t) { return t.name != "model.layers.1.attention.l2q_pe_proj.weight"; });
+  test::rewrite_tensors(weights(train), [](TensorDeclaration& t) {
+    return t.name != "model.layers.1.attention.l2q_pe_proj.weight";
+  });
   EXPECT_THAT(refusal(train), AllOf(HasSubstr("model.layers.1.attention.l2q_pe_proj.weight"),
                                     HasSubstr("self_attn.q_b_proj.weight"), HasSubstr("is missing")));
   const fs::path mcore = strange_directory("v3", "mcore_dev");
-  rewrite(weights(mcore), [](TensorDeclaration& t) { return t.name != "mtp.layers.0.eh_proj.weight"; });
+  test::rewrite_tensors(weights(mcore),
+                        [](TensorDeclaration& t) { return t.name != "mtp.layers.0.eh_proj.weight"; });
   EXPECT_THAT(refusal(mcore), AllOf(HasSubstr("mtp.layers.0.eh_proj.weight"), HasSubstr("--drop-mtp")));
 }
 
 TEST_F(MindformersFaults, a_wrong_shape_is_named_with_both_shapes) {
   const fs::path there = strange_directory("v3", "infer");
-  rewrite(weights(there), [](TensorDeclaration& t) {
+  test::rewrite_tensors(weights(there), [](TensorDeclaration& t) {
     if (t.name == "model.layers.0.attention.kv2l.weight") t.shape = {10, 6};
     return true;
   });
@@ -43,7 +45,7 @@ TEST_F(MindformersFaults, a_stack_with_another_number_of_experts_says_how_many) 
       {"mcore_dev", {"decoder.layers.1.mlp.experts.weight1", {6, 30}}}};
   for (const auto& [file, change] : cases) {
     const fs::path there = strange_directory("v3", file);
-    rewrite(weights(there), [&](TensorDeclaration& t) {
+    test::rewrite_tensors(weights(there), [&](TensorDeclaration& t) {
       if (t.name == change.first) t.shape = change.second;
       return true;
     });
@@ -53,14 +55,14 @@ TEST_F(MindformersFaults, a_stack_with_another_number_of_experts_says_how_many) 
 
 TEST_F(MindformersFaults, an_unknown_tensor_is_named) {
   const fs::path there = strange_directory("v3", "train");
-  rewrite(weights(there), [](auto&) { return true; },
-          {{"model.layers.0.attention.extra.weight", Dtype::F32, {2}}});
+  test::rewrite_tensors(weights(there), [](auto&) { return true; },
+                        {{"model.layers.0.attention.extra.weight", Dtype::F32, {2}}});
   EXPECT_THAT(refusal(there),
               AllOf(HasSubstr("model.layers.0.attention.extra.weight is not part of the model"),
                     HasSubstr("mindformers-train")));
   const fs::path quantised = strange_directory("v3", "infer");
-  rewrite(weights(quantised), [](auto&) { return true; },
-          {{"model.layers.0.attention.wo._layer.matmul.dequant_scale", Dtype::F32, {6}}});
+  test::rewrite_tensors(weights(quantised), [](auto&) { return true; },
+                        {{"model.layers.0.attention.wo._layer.matmul.dequant_scale", Dtype::F32, {6}}});
   EXPECT_THAT(refusal(quantised), HasSubstr("quantised"));
 }
 
@@ -114,12 +116,12 @@ TEST_F(MindformersFaults, MF_22_a_map_that_forgets_tensors_is_completed_from_the
 
 TEST_F(MindformersFaults, state_of_the_training_is_left_out) {
   const fs::path there = strange_directory("v3", "train_gmm");
-  rewrite(weights(there), [](auto&) { return true; },
-          {{"adam_m.lm_head.weight", Dtype::F32, {11, 6}},
-           {"adam_v.model.layers.1.feed_forward.routed_experts.ffn.w1", Dtype::F32, {4, 6, 10}},
-           {"model.layers.1.feed_forward.routed_experts.expert_load", Dtype::F32, {4}},
-           {"global_step", Dtype::I64, {}},
-           {"loss_scale", Dtype::F32, {1}}});
+  test::rewrite_tensors(weights(there), [](auto&) { return true; },
+                        {{"adam_m.lm_head.weight", Dtype::F32, {11, 6}},
+                         {"adam_v.model.layers.1.feed_forward.routed_experts.ffn.w1", Dtype::F32, {4, 6, 10}},
+                         {"model.layers.1.feed_forward.routed_experts.expert_load", Dtype::F32, {4}},
+                         {"global_step", Dtype::I64, {}},
+                         {"loss_scale", Dtype::F32, {1}}});
   expect_same_tensors(AllTensors(to_hf(there, "hf")), AllTensors(kMindformersFixture / "v3/hf.safetensors"));
 }
 

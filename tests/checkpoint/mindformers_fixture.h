@@ -19,6 +19,7 @@
 #include "checkpoint/init.h"
 #include "checkpoint/inspect.h"
 #include "support/scratch.h"
+#include "support/small_checkpoint.h"
 
 namespace fathom::checkpoint {
 
@@ -142,33 +143,6 @@ inline void expect_same_tensors(const AllTensors& made, const AllTensors& expect
     const auto x = a_file->bytes(*a), y = b_file->bytes(*b);
     EXPECT_TRUE(x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size()) == 0) << name;
   }
-}
-
-// A file again with some of its tensors changed: `edit` may rename or reshape one or (returning false) leave it out; bytes
-// that are missing then are zero.
-inline void rewrite(const fs::path& path, const std::function<bool(formats::TensorDeclaration&)>& edit,
-                    const std::vector<formats::TensorDeclaration>& added = {}) {
-  const formats::SafetensorsFile old(path);
-  std::vector<formats::TensorDeclaration> declared;
-  std::vector<std::string> names;
-  for (const formats::TensorEntry& entry : old.tensors()) {
-    formats::TensorDeclaration tensor{entry.name, entry.dtype, entry.shape};
-    if (!edit(tensor)) continue;
-    names.push_back(entry.name);
-    declared.push_back(tensor);
-  }
-  declared.insert(declared.end(), added.begin(), added.end());
-  formats::SafetensorsWriter writer(path, declared, old.metadata());
-  for (size_t i = 0; i < declared.size(); ++i) {
-    std::vector<std::byte> bytes(
-        formats::tensor_bytes(declared[i].dtype, declared[i].shape, declared[i].name));
-    if (i < names.size()) {
-      const auto from = old.bytes(names[i]);
-      std::memcpy(bytes.data(), from.data(), std::min(bytes.size(), from.size()));
-    }
-    writer.write(declared[i].name, bytes);
-  }
-  writer.commit();
 }
 
 }  // namespace fathom::checkpoint

@@ -24,16 +24,21 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span(values));
 }
 
+// "w" [2, 128] of all 256 codes, with one scale.
+void write_every_code(const std::filesystem::path& path, float scale) {
+  std::vector<uint8_t> codes(256);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i);
+  formats::SafetensorsWriter writer(path,
+                                    {{"w", Dtype::F8_E4M3, {2, 128}}, {"w_scale_inv", Dtype::F32, {1, 1}}});
+  writer.write("w", bytes_of(codes));
+  writer.write("w_scale_inv", bytes_of(std::vector<float>{scale}));
+  writer.commit();
+}
+
 // Every one of the 256 codes, against the definition of e4m3 spelled out in powers of two.
 TEST(StoredValues, WT_1_every_e4m3_code) {
   const test::ScratchDirectory scratch;
-  std::vector<uint8_t> codes(256);
-  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i);
-  formats::SafetensorsWriter writer(scratch / "model.safetensors",
-                                    {{"w", Dtype::F8_E4M3, {2, 128}}, {"w_scale_inv", Dtype::F32, {1, 1}}});
-  writer.write("w", bytes_of(codes));
-  writer.write("w_scale_inv", bytes_of(std::vector<float>{1}));
-  writer.commit();
+  write_every_code(scratch / "model.safetensors", 1);
   const formats::ShardedReader reader(scratch / "model.safetensors");
   std::vector<float> values(256);
   read_as_float(reader, "w", 0, 256, values.data());
@@ -52,13 +57,7 @@ TEST(StoredValues, WT_1_every_e4m3_code) {
 // Scaled in float, then to bfloat16 by the nearest of its neighbours, ties to the even one.
 TEST(StoredValues, WT_1_every_e4m3_code_times_0_3_in_bfloat16) {
   const test::ScratchDirectory scratch;
-  std::vector<uint8_t> codes(256);
-  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i);
-  formats::SafetensorsWriter writer(scratch / "model.safetensors",
-                                    {{"w", Dtype::F8_E4M3, {2, 128}}, {"w_scale_inv", Dtype::F32, {1, 1}}});
-  writer.write("w", bytes_of(codes));
-  writer.write("w_scale_inv", bytes_of(std::vector<float>{0.3f}));
-  writer.commit();
+  write_every_code(scratch / "model.safetensors", 0.3f);
   const auto reader = std::make_shared<const formats::ShardedReader>(scratch / "model.safetensors");
   std::vector<uint16_t> bits(256);
   stored_view(reader, "w").read(0, 256, Dtype::BF16, reinterpret_cast<std::byte*>(bits.data()));

@@ -1,6 +1,8 @@
 // A small random checkpoint with ragged fp8 blocks, dense and expert layers and MTP, and ways to spoil it.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -22,7 +24,8 @@ inline config::ModelConfig small_model() {
   return config::parse_model_config(json, "tiny.json");
 }
 
-// The file with tensors changed: `edit` may rename, reshape or (returning false) leave one out. Added ones are zeros.
+// The file with tensors changed: `edit` may rename, reshape or (returning false) leave one out. Bytes that a tensor then
+// lacks are zero, and so are added tensors.
 inline void rewrite_tensors(const std::filesystem::path& path,
                             const std::function<bool(formats::TensorDeclaration&)>& edit,
                             const std::vector<formats::TensorDeclaration>& added = {}) {
@@ -35,13 +38,17 @@ inline void rewrite_tensors(const std::filesystem::path& path,
     names.push_back(entry.name);
     declared.push_back(tensor);
   }
-  const size_t kept = declared.size();
   declared.insert(declared.end(), added.begin(), added.end());
-  formats::SafetensorsWriter writer(path, declared);
-  for (size_t i = 0; i < kept; ++i) writer.write(declared[i].name, old.bytes(names[i]));
-  for (const auto& tensor : added)
-    writer.write(tensor.name,
-                 std::vector<std::byte>(formats::tensor_bytes(tensor.dtype, tensor.shape, tensor.name)));
+  formats::SafetensorsWriter writer(path, declared, old.metadata());
+  for (size_t i = 0; i < declared.size(); ++i) {
+    std::vector<std::byte> bytes(
+        formats::tensor_bytes(declared[i].dtype, declared[i].shape, declared[i].name));
+    if (i < names.size()) {
+      const auto from = old.bytes(names[i]);
+      std::memcpy(bytes.data(), from.data(), std::min(bytes.size(), from.size()));
+    }
+    writer.write(declared[i].name, bytes);
+  }
   writer.commit();
 }
 
