@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string_view>
+#include <type_traits>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -110,7 +112,8 @@ class TensorComparison {
   template <typename T>
   void add(T x, T y) {
     if (std::isfinite(x)) norm_ += double(x) * double(x);
-    if (std::memcmp(&x, &y, sizeof x) == 0) return;
+    using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+    if (std::bit_cast<Bits>(x) == std::bit_cast<Bits>(y)) return;
     const bool is_one_dtype = a_.entry->dtype == b_.entry->dtype && a_.entry->dtype != Dtype::F8_E4M3;
     const bool is_equal = x == y || (std::isnan(x) && std::isnan(y));
     result_.elements += is_one_dtype || !is_equal;

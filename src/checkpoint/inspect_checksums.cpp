@@ -40,6 +40,7 @@ std::string hash_of(std::span<const std::byte> bytes, Progress& progress) {
 // The largest first, so that no thread has to itself what is left over at the end.
 std::vector<InspectedTensor*> by_size(std::vector<InspectedTensor>& tensors) {
   std::vector<InspectedTensor*> order;
+  order.reserve(tensors.size());
   for (InspectedTensor& tensor : tensors) order.push_back(&tensor);
   std::stable_sort(order.begin(), order.end(),
                    [](const auto* a, const auto* b) { return a->bytes > b->bytes; });

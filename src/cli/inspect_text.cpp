@@ -233,6 +233,7 @@ std::string to_text(const CheckpointDifference& difference, const Inspection& fi
                        return a.has_values != b.has_values ? b.has_values : a.relative > b.relative;
                      });
   std::vector<std::string> lines;
+  lines.reserve(ordered.size());
   for (const TensorDifference& tensor : ordered) lines.push_back(difference_text(tensor));
   return text + name_list(fmt::format("of {} tensors differ", difference.compared), lines, with_tensors);
 }

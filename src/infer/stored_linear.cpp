@@ -27,7 +27,7 @@ bool is_aligned(const ShardedReader::Location& location) {
 }
 
 at::Tensor converted(const ShardedReader& reader, const formats::TensorEntry& entry, at::ScalarType dtype) {
-  const at::Tensor values = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
+  at::Tensor values = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
   // The reader outlives the view.
   const std::shared_ptr<const ShardedReader> unowned(std::shared_ptr<const ShardedReader>(), &reader);
   checkpoint::stored_view(unowned, entry.name)
@@ -86,9 +86,8 @@ void StoredLinear::apply(const at::Tensor& x, const at::Tensor& y) const {
   FATHOM_ASSERT(x.scalar_type() == compute_ && x.size(1) == in_ && y.size(1) == out_ &&
                 y.size(0) == x.size(0));
   if (!ops::use_kernels(x)) {
-    at::Tensor target = y;
     const at::ScalarType wide = y.scalar_type();
-    target.copy_(at::mm(x.to(wide), dense().to(wide).t()));
+    y.copy_(at::mm(x.to(wide), dense().to(wide).t()));
     return;
   }
   const at::Tensor rows = x.stride(1) == 1 ? x : x.contiguous();
@@ -142,7 +141,7 @@ at::Tensor StoredLinear::dense() const {
   if (copy_.defined()) return copy_;
   if (!scales_)
     return at::from_blob(const_cast<void*>(matrix_.values), {out_, in_}, at::TensorOptions().dtype(compute_));
-  const at::Tensor values = at::empty({out_, in_}, at::TensorOptions().dtype(at::kBFloat16));
+  at::Tensor values = at::empty({out_, in_}, at::TensorOptions().dtype(at::kBFloat16));
   checkpoint::dequantize_blocks(*stored_, *scales_, 0, values.numel(),
                                 static_cast<bf16*>(values.mutable_data_ptr()));
   return values;
