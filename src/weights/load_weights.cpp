@@ -19,14 +19,8 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-void load_weights(ParameterRegistry& registry, const std::filesystem::path& directory) {
-  const ShardedReader reader(directory);
-  const int64_t ignored_mtp =
-      checkpoint::refuse_unknown_tensors(reader, registry.table(), registry.model(), directory.string());
-  if (ignored_mtp > 0)
-    log::info("{}: MTP block found ({} tensors), ignored: it is not used here", directory.string(),
-              ignored_mtp);
-  Progress progress("loading " + directory.filename().string(), reader.total_bytes(), "B");
+void load_parameters(ParameterRegistry& registry, const ShardedReader& reader,
+                     const std::filesystem::path& directory, const std::function<void(uint64_t)>& advance) {
   std::vector<float> buffer;
   for (Parameter& parameter : registry.parameters()) {
     for (const Piece& piece : parameter.pieces) {
@@ -45,9 +39,20 @@ void load_weights(ParameterRegistry& registry, const std::filesystem::path& dire
       buffer.resize(static_cast<size_t>(piece.numel()));
       checkpoint::read_as_float(reader, name, 0, piece.numel(), buffer.data());
       registry.set_piece(parameter, piece, buffer.data());
-      progress.advance(location->entry->bytes);
+      if (advance) advance(location->entry->bytes);
     }
   }
+}
+
+void load_weights(ParameterRegistry& registry, const std::filesystem::path& directory) {
+  const ShardedReader reader(directory);
+  const int64_t ignored_mtp =
+      checkpoint::refuse_unknown_tensors(reader, registry.table(), registry.model(), directory.string());
+  if (ignored_mtp > 0)
+    log::info("{}: MTP block found ({} tensors), ignored: it is not used here", directory.string(),
+              ignored_mtp);
+  Progress progress("loading " + directory.filename().string(), reader.total_bytes(), "B");
+  load_parameters(registry, reader, directory, [&](uint64_t bytes) { progress.advance(bytes); });
   if (reader.total_bytes() > (uint64_t{1} << 30)) progress.finish();
 }
 

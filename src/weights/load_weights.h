@@ -1,7 +1,9 @@
 // An HF checkpoint directory into a registry: every parameter filled from its named tensors, or an error.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "formats/sharded_safetensors.h"
@@ -15,5 +17,11 @@ namespace fathom::weights {
 // CheckpointErrors naming it (WT-6, WT-7). MTP tensors of a model built without MTP are left out with one line; their
 // copies of embedding and head are not read: the trunk's hold.
 void load_weights(ParameterRegistry& registry, const std::filesystem::path& directory);
+
+// What `registry` holds, which may be a part of the model only (a layer); other tensors are not looked at. `advance` is
+// called with the stored bytes of each tensor that is read.
+void load_parameters(ParameterRegistry& registry, const formats::ShardedReader& reader,
+                     const std::filesystem::path& directory,
+                     const std::function<void(uint64_t)>& advance = {});
 
 }  // namespace fathom::weights
