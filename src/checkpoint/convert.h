@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/stop_signal.h"
+#include "checkpoint/converted_files.h"
 #include "checkpoint/model_cut.h"
 #include "checkpoint/saved_tensor.h"
 
@@ -21,13 +22,6 @@ struct ConvertOptions {
   std::function<bool()> is_stopped = stop_requested;  // asked from several threads
 };
 
-struct ConvertReport {
-  uint64_t bytes = 0;          // of all tensors
-  uint64_t resumed_bytes = 0;  // of those that an earlier run had written
-  size_t tensors = 0, files = 0;
-  double seconds = 0;
-};
-
 // fp8 -> others: value = code * scale in float, rounded once to nearest even. Others -> fp8: the matrices that
 // DeepSeek's fp8 covers (config::scale_shape), 128x128 blocks; the rest bf16. The router's correction bias is float32
 // always. An MTP layer's embedding or head that the source lacks is written as the trunk's (a notice says so).
@@ -35,7 +29,7 @@ struct ConvertReport {
 // missing. Throws UsageError (options; SRC is DST; a cut that makes no model); CheckpointError (DST holds another
 // checkpoint; a tensor missing, unknown or of another shape, named); FileError (too little disk, with the numbers);
 // Error when stopped.
-ConvertReport convert_checkpoint(const std::filesystem::path& source, const std::filesystem::path& directory,
-                                 const ConvertOptions& options);
+ConvertReport convert_checkpoint(const std::filesystem::path& source_path,
+                                 const std::filesystem::path& directory, const ConvertOptions& options);
 
 }  // namespace fathom::checkpoint

@@ -50,8 +50,14 @@ void store_floats(const float* values, int64_t count, Dtype as, std::byte* out) 
 }
 
 TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, const std::string& name) {
-  const formats::TensorEntry& entry = *reader->at(name).entry;
-  TensorView view{name, entry.shape, entry.dtype == Dtype::F8_E4M3 ? Dtype::BF16 : entry.dtype, nullptr};
+  const formats::ShardedReader::Location& location = reader->at(name);
+  const formats::TensorEntry& entry = *location.entry;
+  TensorView view;
+  view.name = name;
+  view.shape = entry.shape;
+  view.dtype = entry.dtype == Dtype::F8_E4M3 ? Dtype::BF16 : entry.dtype;
+  view.stored = entry.dtype;
+  view.file = location.file->path().string();
   view.read = [reader = std::move(reader), name](int64_t begin, int64_t count, Dtype as, std::byte* out) {
     const formats::ShardedReader::Location& stored = reader->at(name);
     if (stored.entry->dtype == as) {
@@ -76,7 +82,7 @@ TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, con
 
 TensorView select_rows(TensorView view, std::vector<int64_t> rows) {
   const int64_t width = view.shape[0] == 0 ? 0 : view.numel() / view.shape[0];
-  TensorView result{view.name, view.shape, view.dtype, nullptr};
+  TensorView result = view;
   result.shape[0] = static_cast<int64_t>(rows.size());
   result.read = [read = std::move(view.read), rows = std::move(rows), width](int64_t begin, int64_t count,
                                                                              Dtype as, std::byte* out) {

@@ -19,6 +19,8 @@ struct TensorView {
   std::vector<int64_t> shape;
   // What holds its values without loss: the stored dtype; BF16 of fp8 blocks, whose cast to it is defined so.
   formats::Dtype dtype = formats::Dtype::F32;
+  formats::Dtype stored = formats::Dtype::F32;  // as it lies in `file`
+  std::string file;                             // for messages
   // Elements [begin, begin + count) of row-major order as F32, BF16, F16 or F64 (from float by rounding to nearest even;
   // the bytes as they are where the stored dtype is asked for). Callable from several threads at once.
   std::function<void(int64_t begin, int64_t count, formats::Dtype as, std::byte* out)> read;

@@ -1,0 +1,35 @@
+// A checkpoint as conversions read it, whatever its layout: the model, and its tensors as views under HF names.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/json.h"
+#include "checkpoint/tensor_view.h"
+#include "config/model_config.h"
+#include "config/tensor_table.h"
+
+namespace fathom::checkpoint {
+
+struct SourceTensors {
+  std::filesystem::path path;
+  config::ModelConfig model;
+  // What a result depends on: the config's sum; name, size and time of each file.
+  Json identity;
+  // By HF name, `<name>_scale_inv` of a published fp8 matrix too; nullopt: not there.
+  std::function<std::optional<TensorView>(const std::string& name)> find;
+  std::string where() const { return path.string(); }  // for messages
+};
+
+// Every stored tensor is known to be one of the model's, or of no use (known_tensors.h). Throws FileError,
+// CheckpointError: no checkpoint, an unknown tensor, a quantisation that is not read here.
+SourceTensors open_source(const std::filesystem::path& path);
+
+// The tensor `name` of the source, which must have the shape that `table` (of the source's model) says. For a copy of
+// embedding or head that an MTP layer lacks it is the trunk's (WT-7); `is_tied` tells. Throws CheckpointError naming it.
+TensorView source_tensor(const SourceTensors& source, const config::TensorTable& table,
+                         const std::string& name, bool& is_tied);
+
+}  // namespace fathom::checkpoint
