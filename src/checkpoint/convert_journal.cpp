@@ -26,9 +26,21 @@ void remove_file(const fs::path& path) {
 
 }  // namespace
 
+void refuse_other_checkpoint(const fs::path& directory) {
+  if (!fs::exists(directory) || fs::exists(directory / kJournalName)) return;
+  if (!fs::is_directory(directory))
+    throw FileError("{}: a file with this name is in the way", directory.string());
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name == "config.json" || name == formats::kIndexFileName || name.ends_with(".safetensors"))
+      throw CheckpointError("{} holds a checkpoint ({}) already: give another directory or remove it",
+                            directory.string(), name);
+  }
+}
+
 ConvertJournal::ConvertJournal(const fs::path& directory, Json plan, const std::vector<SavedFile>& files)
     : directory_(directory), path_(directory / kJournalName) {
-  if (!fs::exists(path_)) refuse_other_checkpoint();
+  refuse_other_checkpoint(directory);
   make_directories(directory);
   lock();
   plan["files"] = Json::array();
@@ -59,18 +71,6 @@ void ConvertJournal::lock() {
   if (::flock(lock_.descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
     return;  // some file systems have no locks
   throw CheckpointError("{}: another conversion is writing here", directory_.string());
-}
-
-void ConvertJournal::refuse_other_checkpoint() const {
-  if (!fs::exists(directory_)) return;
-  if (!fs::is_directory(directory_))
-    throw FileError("{}: a file with this name is in the way", directory_.string());
-  for (const auto& entry : fs::directory_iterator(directory_)) {
-    const std::string name = entry.path().filename().string();
-    if (name == "config.json" || name == formats::kIndexFileName || name.ends_with(".safetensors"))
-      throw CheckpointError("{} holds a checkpoint ({}) already: give another directory or remove it",
-                            directory_.string(), name);
-  }
 }
 
 // Of a process that was killed: `<name>.tmp-<pid>` of files that it was writing.

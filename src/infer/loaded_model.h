@@ -23,6 +23,9 @@ struct LoadedModel {
   int64_t num_parameters = 0;
 };
 
+// bf16 or fp32: what holds the values of a checkpoint's files.
+config::Precision precision_of_file(const fs::path& checkpoint_dir);
+
 // Sets the process's threads too. Throws FileError, ConfigError, CheckpointError.
 LoadedModel load_model(const fs::path& checkpoint_dir, EngineDtype dtype, int threads);
 

@@ -107,7 +107,7 @@ class Pass {
         progress_.advance(static_cast<uint64_t>(piece.numel()));
         if (options_.method != Method::gptq) continue;  // the next layer sees the source's outputs
         const std::optional<CodedMatrix> found = store_.matrix(layer_, piece.spec->name);
-        const GptqCodes codes =
+        const checkpoint::IntCodes codes =
             found ? found->codes
                   : round_to_nearest(parameter.piece_of(parameter.value, piece).to(at::kFloat), *grid);
         set(parameter, piece, decode(codes, piece.shape[1], *grid));
@@ -206,7 +206,7 @@ class Pass {
       const Piece& last = down.pieces[static_cast<size_t>(e)];
       const auto& tokens = result.report.expert_tokens;
       const bool is_starved = tokens.empty() || tokens[static_cast<size_t>(e)] < options_.min_expert_tokens;
-      if (is_starved) result.report.starved_experts.push_back(e);
+      if (is_starved && options_.method == Method::gptq) result.report.starved_experts.push_back(e);
       std::optional<GptqFactor> factor;
       at::Tensor rows;
       if (options_.method == Method::gptq && !is_starved) {

@@ -31,7 +31,7 @@ struct LayerReport {
 
 struct CodedMatrix {
   std::vector<int64_t> shape;  // [out, in]
-  GptqCodes codes;
+  checkpoint::IntCodes codes;
 };
 
 struct LayerResult {

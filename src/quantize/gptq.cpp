@@ -12,10 +12,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "kernels/int_codes.h"
 
 namespace fathom::quantize {
 namespace {
@@ -54,6 +56,14 @@ void static_scales(const float* row, int64_t columns, const Grid& grid, float* s
 
 }  // namespace
 
+Grid grid_of(const checkpoint::IntFormat& format) {
+  const bool is_int4 = format.weights.bits == 4;
+  return {is_int4 ? kernels::kLowestInt4 : -kernels::kHighestInt8,
+          is_int4 ? kernels::kHighestInt4 : kernels::kHighestInt8,
+          format.weights.group_size > 0 ? format.weights.group_size : std::numeric_limits<int64_t>::max() / 2,
+          [format](float largest) { return format.scale(largest); }};
+}
+
 GptqFactor gptq_factor(const at::Tensor& hessian, const GptqOptions& options) {
   at::Tensor h = hessian.clone();
   if (!at::isfinite(h).all().item<bool>()) throw NumericError("the inputs' Hessian holds NaN or infinity");
@@ -90,10 +100,10 @@ GptqFactor gptq_factor(const at::Tensor& hessian, const GptqOptions& options) {
   return factor;
 }
 
-GptqCodes gptq(const at::Tensor& weight, const GptqFactor& factor, const GptqOptions& options,
-               const Grid& grid) {
+checkpoint::IntCodes gptq(const at::Tensor& weight, const GptqFactor& factor, const GptqOptions& options,
+                          const Grid& grid) {
   const int64_t rows = weight.size(0), columns = weight.size(1), groups = grid.groups(columns);
-  GptqCodes result;
+  checkpoint::IntCodes result;
   result.codes.resize(static_cast<size_t>(rows * columns));
   result.scales.resize(static_cast<size_t>(rows * groups));
   if (rows == 0 || columns == 0) return result;
@@ -147,10 +157,10 @@ GptqCodes gptq(const at::Tensor& weight, const GptqFactor& factor, const GptqOpt
   return result;
 }
 
-GptqCodes round_to_nearest(const at::Tensor& weight, const Grid& grid) {
+checkpoint::IntCodes round_to_nearest(const at::Tensor& weight, const Grid& grid) {
   const at::Tensor dense = weight.contiguous();
   const int64_t rows = dense.size(0), columns = dense.size(1), groups = grid.groups(columns);
-  GptqCodes result;
+  checkpoint::IntCodes result;
   result.codes.resize(static_cast<size_t>(rows * columns));
   result.scales.resize(static_cast<size_t>(rows * groups));
   const float* values = dense.const_data_ptr<float>();
@@ -166,7 +176,7 @@ GptqCodes round_to_nearest(const at::Tensor& weight, const Grid& grid) {
   return result;
 }
 
-at::Tensor decode(const GptqCodes& codes, int64_t columns, const Grid& grid) {
+at::Tensor decode(const checkpoint::IntCodes& codes, int64_t columns, const Grid& grid) {
   const int64_t rows = columns > 0 ? static_cast<int64_t>(codes.codes.size()) / columns : 0;
   const int64_t groups = grid.groups(columns);
   at::Tensor result = at::empty({rows, columns}, at::TensorOptions().dtype(at::kFloat));

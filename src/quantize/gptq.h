@@ -8,10 +8,12 @@
 #include <functional>
 #include <vector>
 
+#include "checkpoint/quantized_ints.h"
+
 namespace fathom::quantize {
 
-// Symmetric integer codes: value = code * scale, one scale for `group_size` neighbouring columns of a row (the last
-// group of a row may be shorter; group_size >= in: one scale a row).
+// Where values may go: code * scale, one scale for `group_size` neighbouring columns of a row (the last group of a row
+// may be shorter; group_size >= in: one scale a row).
 struct Grid {
   int lowest = -8, highest = 7;
   int64_t group_size = 128;
@@ -19,6 +21,9 @@ struct Grid {
 
   int64_t groups(int64_t columns) const { return (columns + group_size - 1) / group_size; }
 };
+
+// That of a matrix in a file.
+Grid grid_of(const checkpoint::IntFormat& format);
 
 struct GptqOptions {
   double damping = 0.01;   // of the mean of the Hessian's diagonal, added to the diagonal
@@ -36,19 +41,14 @@ struct GptqFactor {
 // is. Throws NumericError: NaN or infinity.
 GptqFactor gptq_factor(const at::Tensor& hessian, const GptqOptions& options);
 
-struct GptqCodes {
-  std::vector<int8_t> codes;  // [out, in]
-  std::vector<float> scales;  // [out, groups]
-};
-
 // weight: float [out, in].
-GptqCodes gptq(const at::Tensor& weight, const GptqFactor& factor, const GptqOptions& options,
-               const Grid& grid);
+checkpoint::IntCodes gptq(const at::Tensor& weight, const GptqFactor& factor, const GptqOptions& options,
+                          const Grid& grid);
 
 // Round to nearest on the same grid, without looking at inputs: what GPTQ is measured against.
-GptqCodes round_to_nearest(const at::Tensor& weight, const Grid& grid);
+checkpoint::IntCodes round_to_nearest(const at::Tensor& weight, const Grid& grid);
 
 // code * scale, float [out, in].
-at::Tensor decode(const GptqCodes& codes, int64_t columns, const Grid& grid);
+at::Tensor decode(const checkpoint::IntCodes& codes, int64_t columns, const Grid& grid);
 
 }  // namespace fathom::quantize

@@ -3,6 +3,8 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/core/Device.h>
 
+#include "base/error.h"
+#include "base/progress.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
 #include "weights/load_weights.h"
@@ -60,6 +62,20 @@ at::Tensor LayerStream::forward(Block& block, int64_t sample) const {
       ->forward(states_[s], ops::embedding(batch.mtp_tokens[depth], *block.embedding), context,
                 /*recompute=*/false)
       .hidden;
+}
+
+void LayerStream::run(const std::function<bool()>& is_stopped) {
+  Progress progress("running " + checkpoint_.filename().string(),
+                    static_cast<uint64_t>(config_.num_hidden_layers), "layers");
+  for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+    Block block = load(layer);
+    for (int64_t s = 0; s < num_samples(); ++s) {
+      if (is_stopped()) throw Error("stopped by a signal");
+      state(s) = forward(block, s);
+    }
+    progress.advance(1);
+  }
+  finish_trunk();
 }
 
 void LayerStream::finish_trunk() {

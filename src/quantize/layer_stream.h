@@ -5,10 +5,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "base/stop_signal.h"
 #include "formats/sharded_safetensors.h"
 #include "model/deepseek.h"
 #include "model/micro_batch.h"
@@ -40,6 +42,8 @@ class LayerStream {
   Block load(int64_t layer) const;
   // What the block makes of state(sample), [T, D]. An MTP module's output is behind its norm.
   at::Tensor forward(Block& block, int64_t sample) const;
+  // All layers of the trunk and the final norm. Throws Error when stopped.
+  void run(const std::function<bool()>& is_stopped = stop_requested);
   void finish_trunk();  // call once, after the last layer of the trunk
   // lm_head.weight, for a loss over the states behind the final norm.
   Block load_head() const;

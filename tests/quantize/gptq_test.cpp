@@ -131,7 +131,7 @@ TEST_P(GptqShapes, fast_is_reference) {
   add_to_hessian(hessian, x);
   const GptqOptions options{0.01, shape.act_order};
   const Grid grid = int4_grid(shape.group_size);
-  const GptqCodes fast = gptq(w, gptq_factor(hessian, options), options, grid);
+  const checkpoint::IntCodes fast = gptq(w, gptq_factor(hessian, options), options, grid);
   const std::vector<int> plain = reference(w, hessian, options, grid);
   ASSERT_EQ(fast.codes.size(), plain.size());
   // Float against double: a value at the edge between two codes may fall to the other side, and moves what follows it in
@@ -177,7 +177,7 @@ TEST(Gptq, fewer_tokens_than_columns_and_dead_channels) {
   at::Tensor hessian;
   add_to_hessian(hessian, x);
   const Grid grid = int4_grid(64);
-  const GptqCodes codes = gptq(w, gptq_factor(hessian, {}), {}, grid);
+  const checkpoint::IntCodes codes = gptq(w, gptq_factor(hessian, {}), {}, grid);
   EXPECT_TRUE(decode(codes, 64, grid).isfinite().all().item<bool>());
   hessian.zero_();  // no token at all
   EXPECT_EQ(gptq(w, gptq_factor(hessian, {}), {}, grid).codes, round_to_nearest(w, grid).codes);
