@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "checkpoint/stored_values.h"
 #include "kernels/fp8.h"
+#include "kernels/int_codes.h"
 
 namespace fathom::checkpoint {
 namespace {
@@ -56,27 +57,34 @@ float scale_of(float largest, ScaleFormat format) {
 // Scales are made when a row of blocks is first asked for, by whichever thread that is.
 class QuantizedMatrix {
  public:
-  QuantizedMatrix(TensorView matrix, ScaleFormat format)
+  QuantizedMatrix(TensorView matrix, ScaleFormat format, std::shared_ptr<WeightError> error)
       : matrix_(std::move(matrix)),
         format_(format),
+        error_(std::move(error)),
         columns_(matrix_.shape[1]),
         scale_columns_(blocks(columns_)),
         scales_(static_cast<size_t>(blocks(matrix_.shape[0]) * scale_columns_)),
         is_made_(std::make_unique<std::once_flag[]>(static_cast<size_t>(blocks(matrix_.shape[0])))) {}
 
   void read_codes(int64_t begin, int64_t count, uint8_t* codes) {
-    std::vector<float> values(static_cast<size_t>(std::min(count, columns_)));
+    std::vector<float> values(static_cast<size_t>(std::min(count, columns_))), decoded(values.size());
+    ErrorSums sums;
     for (int64_t i = begin, last = begin + count; i < last;) {
       const int64_t row = i / columns_, end = std::min(last, (row + 1) * columns_);
       matrix_.read(i, end - i, Dtype::F32, reinterpret_cast<std::byte*>(values.data()));
       const float* scales = band_scales(row / kScaleBlock);
-      for (const int64_t from = i; i < end;) {
+      const int64_t from = i;
+      while (i < end) {
         const int64_t block = i % columns_ / kScaleBlock;
         const int64_t stop = std::min(end, row * columns_ + (block + 1) * kScaleBlock);
         kernels::quantize_fp8(values.data() + (i - from), scales[block], stop - i, codes + (i - begin));
+        if (error_)
+          kernels::dequantize_fp8(codes + (i - begin), scales[block], stop - i, decoded.data() + (i - from));
         i = stop;
       }
+      if (error_) sums.add(kernels::code_error(values.data(), decoded.data(), end - from), end - from);
     }
+    if (error_) error_->add(sums);
   }
 
   void read_scales(int64_t begin, int64_t count, std::byte* out) {
@@ -111,6 +119,7 @@ class QuantizedMatrix {
 
   TensorView matrix_;
   ScaleFormat format_;
+  std::shared_ptr<WeightError> error_;
   int64_t columns_, scale_columns_;
   std::vector<float> scales_;
   std::unique_ptr<std::once_flag[]> is_made_;  // for each row of blocks
@@ -144,11 +153,12 @@ void dequantize_blocks(const Location& tensor, const Location& scales, int64_t b
   dequantize(tensor, scales, begin, count, out);
 }
 
-std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format) {
+std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format,
+                                   std::shared_ptr<WeightError> error) {
   FATHOM_ASSERT(matrix.shape.size() == 2);
   const std::string name = matrix.name;
   const std::vector<int64_t> shape = matrix.shape;
-  const auto state = std::make_shared<QuantizedMatrix>(std::move(matrix), format);
+  const auto state = std::make_shared<QuantizedMatrix>(std::move(matrix), format, std::move(error));
   SavedTensor codes{{name, Dtype::F8_E4M3, shape}, [state](int64_t begin, int64_t count, std::byte* out) {
                       state->read_codes(begin, count, reinterpret_cast<uint8_t*>(out));
                     }};

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/bfloat16.h"
 #include "checkpoint/saved_tensor.h"
 #include "checkpoint/tensor_view.h"
+#include "checkpoint/weight_error.h"
 #include "formats/sharded_safetensors.h"
 
 namespace fathom::checkpoint {
@@ -30,7 +32,8 @@ enum class ScaleFormat {
 };
 
 // A matrix on its way to a file: the codes under its name, then its scales. Both may be read from several threads.
-// Reading throws CheckpointError: a value that is not finite.
-std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format);
+// Reading throws CheckpointError: a value that is not finite. `error`, where there is one, gets what the codes lose.
+std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format,
+                                   std::shared_ptr<WeightError> error = nullptr);
 
 }  // namespace fathom::checkpoint

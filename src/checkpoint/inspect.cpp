@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/float16.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/stored_values.h"
 #include "formats/checkpoint_manifest.h"
 #include "formats/sharded_safetensors.h"
@@ -39,20 +40,24 @@ std::string header_dtype(const std::string& torch_dtype) {
   if (torch_dtype == "bfloat16") return "BF16";
   if (torch_dtype == "float16") return "F16";
   if (torch_dtype == "float8_e4m3fn") return "F8_E4M3";
+  if (torch_dtype == "int8") return "I8";
+  if (torch_dtype == "int32") return "I32";
+  if (torch_dtype == "int64") return "I64";
   return torch_dtype == "float64" ? "F64" : "F32";
 }
 
 void add_tensor(Inspection& result, InspectedTensor tensor) {
-  if (!tensor.name.ends_with(kScaleSuffix)) {
-    int64_t numel = 1;
-    for (const int64_t dim : tensor.shape) numel *= dim;
-    result.stored_parameters += numel;
-  }
   result.bytes_by_dtype[tensor.dtype] += tensor.bytes;
   result.tensors.push_back(std::move(tensor));
 }
 
-// What the config implies, fp8 scales included.
+// Parameters whose values the tensor holds: none in scales and shapes, several in a word of packed codes.
+int64_t parameters_in(const formats::ShardedReader& reader, const formats::TensorEntry& entry) {
+  if (entry.name.ends_with(".weight_packed")) return packed_parameters(reader, entry.name);
+  return entry.name.ends_with(kScaleSuffix) || weight_of_part(entry.name) ? 0 : entry.numel();
+}
+
+// What the config implies, the parts of quantised matrices included.
 std::vector<InspectedTensor> implied_tensors(const config::ModelConfig& model) {
   const config::TensorTable table(model);
   std::vector<InspectedTensor> tensors;
@@ -60,10 +65,9 @@ std::vector<InspectedTensor> implied_tensors(const config::ModelConfig& model) {
     tensors.push_back(
         {name, dtype, shape, "", 0, formats::tensor_bytes(*formats::parse_dtype(dtype), shape, name)});
   };
-  for (const config::TensorSpec& spec : table.tensors()) {
-    add(spec.name, header_dtype(config::stored_dtype(spec, model)), spec.shape);
-    if (const auto shape = config::scale_shape(spec, model)) add(spec.name + kScaleSuffix, "F32", *shape);
-  }
+  for (const config::TensorSpec& spec : table.tensors())
+    for (const config::StoredPart& part : config::stored_parts(spec, model))
+      add(part.name, header_dtype(part.dtype), part.shape);
   return tensors;
 }
 
@@ -71,6 +75,7 @@ void inspect_weights(const fs::path& path, Inspection& result) {
   const formats::ShardedReader reader(path);
   for (const auto& location : reader.tensors()) {
     const formats::TensorEntry& entry = *location.entry;
+    result.stored_parameters += parameters_in(reader, entry);
     add_tensor(result, {entry.name, std::string(formats::dtype_name(entry.dtype)), entry.shape,
                         location.file->path().filename().string(), entry.offset, entry.bytes});
   }
@@ -139,6 +144,7 @@ Inspection inspect(const fs::path& given) {
     result.kind = "config";
     result.model = config::read_model_config(path);
     for (InspectedTensor& tensor : implied_tensors(*result.model)) add_tensor(result, std::move(tensor));
+    result.stored_parameters = config::count_parameters(*result.model).stored;
   } else {
     throw UsageError("{}: give a checkpoint directory, a .safetensors file, an index or a config.json",
                      path.string());

@@ -25,7 +25,7 @@ struct Inspection {
   std::string kind;            // checkpoint | safetensors | config
   std::optional<config::ModelConfig> model;
   std::optional<config::ParameterCounts> counts;
-  int64_t stored_parameters = 0;         // elements of all tensors but fp8 scales
+  int64_t stored_parameters = 0;         // of all matrices and vectors: scales are none
   std::vector<InspectedTensor> tensors;  // by file and offset; a config's in the table's order
   std::map<std::string, uint64_t> bytes_by_dtype;
   std::vector<std::string> missing;     // the config implies them, no file holds them

@@ -2,9 +2,11 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string_view>
 
 #include "base/error.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/stored_values.h"
 
 namespace fathom::checkpoint {
@@ -20,12 +22,18 @@ int64_t layer_of(const std::string& name) {
 
 int64_t refuse_unknown_tensors(const formats::ShardedReader& reader, const config::TensorTable& table,
                                const config::ModelConfig& model, const std::string& where) {
+  if (model.quantization && !model.quantization->unsupported.empty())
+    throw CheckpointError(
+        "{}: its weights are quantised with {}, which is not read here; bf16, fp16, fp32, "
+        "DeepSeek's fp8, and compressed-tensors' symmetric int8 and packed int4 are",
+        where, model.quantization->unsupported);
   int64_t ignored_mtp = 0;
   for (const formats::ShardedReader::Location& location : reader.tensors()) {
     const std::string& stored = location.entry->name;
     std::string name = stored;
     if (name.ends_with("rotary_emb.inv_freq")) continue;
     if (name.ends_with(kScaleSuffix)) name.resize(name.size() - std::strlen(kScaleSuffix));
+    if (const std::optional<std::string> weight = weight_of_part(name)) name = *weight;
     if (table.find(name)) continue;
     if (layer_of(name) < model.num_hidden_layers)
       throw CheckpointError(

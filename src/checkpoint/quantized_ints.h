@@ -62,6 +62,13 @@ std::optional<StoredInts> find_stored_ints(const formats::ShardedReader& reader,
 // The HF name that a stored tensor is a part of: "X.weight_packed" -> "X.weight"; nullopt: no such part.
 std::optional<std::string> weight_of_part(const std::string& stored_name);
 
+// The tensors that make up the matrix of this HF name: codes, scales, and the shape where they are packed.
+std::vector<std::string> int_part_names(const std::string& name, bool is_packed);
+
+// How many values a stored "X.weight_packed" stands for, whatever its scheme: what `X.weight_shape` says, or as many
+// 4-bit codes as it has room for.
+int64_t packed_parameters(const formats::ShardedReader& reader, const std::string& packed_name);
+
 // Elements [begin, begin + count) of row-major order, on this thread; float, then rounded to nearest even for bf16.
 void dequantize_ints(const StoredInts& matrix, int64_t begin, int64_t count, float* out);
 void dequantize_ints(const StoredInts& matrix, int64_t begin, int64_t count, bf16* out);

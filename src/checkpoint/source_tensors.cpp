@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "checkpoint/fp8_blocks.h"
 #include "checkpoint/known_tensors.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/stored_values.h"
 
 namespace fathom::checkpoint {
@@ -42,20 +43,23 @@ Json identity(const fs::path& source, const ShardedReader& reader) {
 }
 
 // One of the dtypes that weights have; of fp8, with its scales.
-void check_dtype(const ShardedReader& reader, const ShardedReader::Location& location) {
-  switch (location.entry->dtype) {
+void check_dtype(const ShardedReader& reader, const std::string& name, const StoredTensor& tensor) {
+  switch (tensor.stored) {
     case Dtype::F8_E4M3:
-      fp8_scales(reader, location);
+      fp8_scales(reader, reader.at(name));
       return;
     case Dtype::BF16:
     case Dtype::F16:
     case Dtype::F32:
     case Dtype::F64:
+    case Dtype::I8:  // with its scales: find_stored has looked
       return;
+    case Dtype::I32:
+      if (!reader.find(name)) return;  // packed codes
+      [[fallthrough]];
     default:
       throw CheckpointError("{}: tensor {} has dtype {}, which is not a weight dtype that can be read here",
-                            location.file->path().string(), location.entry->name,
-                            formats::dtype_name(location.entry->dtype));
+                            tensor.file, name, formats::dtype_name(tensor.stored));
   }
 }
 
@@ -68,9 +72,6 @@ SourceTensors open_source(const fs::path& path) {
   SourceTensors source;
   source.path = path;
   source.model = config::read_model_config(path);
-  if (source.model.quantization && source.model.quantization->quant_method != "fp8")
-    throw CheckpointError("{}: its weights are quantized as {}; fp8, bf16, fp16 and fp32 are read",
-                          source.where(), source.model.quantization->quant_method);
   const auto reader = std::make_shared<const ShardedReader>(path);
   check_scales(*reader, source.where());
   const config::TensorTable table(source.model);
@@ -83,9 +84,9 @@ SourceTensors open_source(const fs::path& path) {
                  reader->unlisted());
   source.identity = identity(path, *reader);
   source.find = [reader](const std::string& name) -> std::optional<TensorView> {
-    const ShardedReader::Location* location = reader->find(name);
-    if (!location) return std::nullopt;
-    if (!name.ends_with(kScaleSuffix)) check_dtype(*reader, *location);
+    const std::optional<StoredTensor> tensor = find_stored(*reader, name);
+    if (!tensor) return std::nullopt;
+    if (!name.ends_with(kScaleSuffix) && !weight_of_part(name)) check_dtype(*reader, name, *tensor);
     return stored_view(reader, name);
   };
   return source;

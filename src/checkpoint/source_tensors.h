@@ -18,7 +18,7 @@ struct SourceTensors {
   config::ModelConfig model;
   // What a result depends on: the config's sum; name, size and time of each file.
   Json identity;
-  // By HF name, `<name>_scale_inv` of a published fp8 matrix too; nullopt: not there.
+  // By HF name, the parts of a quantised matrix (`<name>_scale_inv`, "X.weight_scale") by theirs; nullopt: not there.
   std::function<std::optional<TensorView>(const std::string& name)> find;
   std::string where() const { return path.string(); }  // for messages
 };

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/float16.h"
 #include "checkpoint/fp8_blocks.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/stored_values.h"
 #include "kernels/elementwise.h"
 
@@ -50,25 +51,24 @@ void store_floats(const float* values, int64_t count, Dtype as, std::byte* out) 
 }
 
 TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, const std::string& name) {
-  const formats::ShardedReader::Location& location = reader->at(name);
-  const formats::TensorEntry& entry = *location.entry;
-  TensorView view;
-  view.name = name;
-  view.shape = entry.shape;
-  view.dtype = entry.dtype == Dtype::F8_E4M3 ? Dtype::BF16 : entry.dtype;
-  view.stored = entry.dtype;
-  view.file = location.file->path().string();
+  const std::optional<StoredTensor> tensor = find_stored(*reader, name);
+  if (!tensor) reader->at(name);  // says what is missing where
+  TensorView view{name, tensor->shape, tensor->values, tensor->stored, tensor->file, nullptr};
   view.read = [reader = std::move(reader), name](int64_t begin, int64_t count, Dtype as, std::byte* out) {
-    const formats::ShardedReader::Location& stored = reader->at(name);
-    if (stored.entry->dtype == as) {
+    const formats::ShardedReader::Location* stored = reader->find(name);
+    if (stored && stored->entry->dtype == as) {
       const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
-      std::memcpy(out, stored.bytes().data() + static_cast<size_t>(begin) * size,
+      std::memcpy(out, stored->bytes().data() + static_cast<size_t>(begin) * size,
                   static_cast<size_t>(count) * size);
       return;
     }
-    if (stored.entry->dtype == Dtype::F8_E4M3 && as == Dtype::BF16)
-      return dequantize_blocks(stored, fp8_scales(*reader, stored), begin, count,
-                               reinterpret_cast<bf16*>(out));
+    if (as == Dtype::BF16) {
+      auto* const values = reinterpret_cast<bf16*>(out);
+      if (stored && stored->entry->dtype == Dtype::F8_E4M3)
+        return dequantize_blocks(*stored, fp8_scales(*reader, *stored), begin, count, values);
+      if (const std::optional<StoredInts> ints = find_stored_ints(*reader, name))
+        return dequantize_ints(*ints, begin, count, values);
+    }
     std::array<float, kPieceElements> values;
     const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
     for (int64_t done = 0; done < count; done += kPieceElements) {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <mutex>
 
+#include "kernels/int_codes.h"
+
 namespace fathom::checkpoint {
 
 struct ErrorSums {
@@ -15,7 +17,7 @@ struct ErrorSums {
   // |w' - w| / |w|, of all elements together (Frobenius norms).
   double relative() const { return squared_values == 0 ? 0 : std::sqrt(squared_error / squared_values); }
   void add(const ErrorSums& other);
-  void add(float value, float decoded);
+  void add(const kernels::CodeError& error, int64_t count);
 };
 
 class WeightError {
@@ -41,12 +43,8 @@ inline void ErrorSums::add(const ErrorSums& other) {
   elements += other.elements;
 }
 
-inline void ErrorSums::add(float value, float decoded) {
-  const double error = static_cast<double>(decoded) - value;
-  squared_error += error * error;
-  squared_values += static_cast<double>(value) * value;
-  largest_error = std::fmax(largest_error, std::fabs(error));
-  ++elements;
+inline void ErrorSums::add(const kernels::CodeError& error, int64_t count) {
+  add(ErrorSums{error.squared_error, error.squared_values, error.largest_error, count});
 }
 
 }  // namespace fathom::checkpoint

@@ -14,5 +14,6 @@ void add_eval(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_init(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_quantize(CLI::App& app);
 
 }  // namespace fathom::cli

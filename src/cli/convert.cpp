@@ -7,6 +7,7 @@
 #include "base/progress.h"
 #include "checkpoint/convert.h"
 #include "cli/commands.h"
+#include "cli/shard_size.h"
 
 namespace fathom::cli {
 namespace {
@@ -16,26 +17,10 @@ struct Flags {
   checkpoint::ConvertOptions options;
 };
 
-// "5GB", "500MB", "2e9": bytes, in decimal units.
-uint64_t parse_bytes(const std::string& text) {
-  size_t end = 0;
-  double value = -1;
-  try {
-    value = std::stod(text, &end);
-  } catch (const std::exception&) {
-  }
-  const std::string unit = text.substr(end);
-  const double factor = unit == "GB" ? 1e9 : unit == "MB" ? 1e6 : unit == "kB" ? 1e3 : unit.empty() ? 1 : 0;
-  const double bytes = value * factor;
-  if (!(bytes >= 1 && bytes < 1e18))
-    throw UsageError("--max-shard-size {}: write a size such as 5GB, 500MB or 2e9", text);
-  return static_cast<uint64_t>(bytes);
-}
-
 void run(Flags& flags) {
   if (flags.format != "hf")
     throw UsageError("--format {} is not built yet: this version writes hf", flags.format);
-  flags.options.max_shard_bytes = parse_bytes(flags.max_shard_size);
+  flags.options.max_shard_bytes = parse_shard_size(flags.max_shard_size);
   const checkpoint::ConvertReport report =
       checkpoint::convert_checkpoint(flags.source, flags.directory, flags.options);
   log::info("{}: {} tensors, {} in {} file{}", flags.directory, report.tensors,

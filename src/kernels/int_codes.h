@@ -25,4 +25,10 @@ void pack_int4(const int8_t* codes, int64_t count, uint8_t* packed);
 // Of `packed`, codes [begin, begin + count).
 void unpack_int4(const uint8_t* packed, int64_t begin, int64_t count, int8_t* codes);
 
+// What codes lose: sums over decoded - value and value, squared, and the largest |decoded - value|. Accumulated in double.
+struct CodeError {
+  double squared_error = 0, squared_values = 0, largest_error = 0;
+};
+CodeError code_error(const float* values, const float* decoded, int64_t count);
+
 }  // namespace fathom::kernels

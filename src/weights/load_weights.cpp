@@ -25,21 +25,20 @@ void load_parameters(ParameterRegistry& registry, const ShardedReader& reader,
   for (Parameter& parameter : registry.parameters()) {
     for (const Piece& piece : parameter.pieces) {
       const std::string& name = piece.spec->name;
-      const ShardedReader::Location* location = reader.find(name);
-      if (!location) {
+      const std::optional<checkpoint::StoredTensor> stored = checkpoint::find_stored(reader, name);
+      if (!stored) {
         const bool is_mtp = piece.spec->layer >= registry.model().num_hidden_layers;
         throw CheckpointError("{}: tensor {} is missing{}", directory.string(), name,
                               is_mtp ? " (train without it: --set model.num_nextn_predict_layers=0)" : "");
       }
-      if (location->entry->shape != piece.spec->shape)
-        throw CheckpointError("{}: tensor {} has shape {}, config.json implies {}",
-                              location->file->path().string(), name, shape_text(location->entry->shape),
-                              shape_text(piece.spec->shape));
+      if (stored->shape != piece.spec->shape)
+        throw CheckpointError("{}: tensor {} has shape {}, config.json implies {}", stored->file, name,
+                              shape_text(stored->shape), shape_text(piece.spec->shape));
       FATHOM_ASSERT(piece.is_whole());
       buffer.resize(static_cast<size_t>(piece.numel()));
       checkpoint::read_as_float(reader, name, 0, piece.numel(), buffer.data());
       registry.set_piece(parameter, piece, buffer.data());
-      if (advance) advance(location->entry->bytes);
+      if (advance) advance(stored->bytes);
     }
   }
 }
