@@ -2,9 +2,12 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <memory>
 #include <utility>
 
+#include "base/bfloat16.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -12,6 +15,7 @@
 #include "checkpoint/model_files.h"
 #include "checkpoint/source_tensors.h"
 #include "checkpoint/stored_values.h"
+#include "kernels/elementwise.h"
 
 namespace fathom::checkpoint {
 namespace {
@@ -60,6 +64,18 @@ void check_arguments(const fs::path& source, const fs::path& directory, const Qu
 }
 
 std::string format_name(const IntWeights& weights) { return weights.bits == 8 ? "int8" : "int4"; }
+
+// Its values as a bf16 copy of the source would have them, so that the way there makes no difference (WT-11).
+TensorView as_copied(TensorView view) {
+  if (view.dtype != Dtype::BF16 || view.stored == Dtype::BF16) return view;
+  view.read = [read = std::move(view.read)](int64_t begin, int64_t count, Dtype as, std::byte* out) {
+    if (as != Dtype::F32) return read(begin, count, as, out);
+    std::vector<bf16> values(static_cast<size_t>(count));
+    read(begin, count, Dtype::BF16, reinterpret_cast<std::byte*>(values.data()));
+    kernels::convert(values.data(), reinterpret_cast<float*>(out), count);
+  };
+  return view;
+}
 
 class Plan {
  public:
@@ -127,6 +143,7 @@ class Plan {
     const auto push = [&](std::vector<SavedTensor> parts) {
       for (SavedTensor& part : parts) result.push_back(std::move(part));
     };
+    if (is_integer_scheme(options_)) view = as_copied(std::move(view));
     if (options_.transform) view = options_.transform(std::move(view));
     if (const std::optional<IntFormat> format = int_format(spec, view.dtype, options_)) {
       push(quantized_ints(std::move(view), *format, options_.encode,

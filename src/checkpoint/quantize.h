@@ -53,7 +53,8 @@ struct QuantizeReport {
   uint64_t source_bytes = 0;             // of the tensors as they are stored in the source
 };
 
-// The source may be bf16, fp16, fp32, or fp8 as published, which is dequantised block by block on the way. A tensor that
+// The source may be bf16, fp16, fp32, or fp8 as published, which is dequantised block by block on the way
+// (to bf16: the integers are those of a bf16 copy). A tensor that
 // stays keeps its bits (an fp8 one becomes bf16). Throws as convert_checkpoint does; CheckpointError: a value that is
 // not finite, named.
 QuantizeReport quantize_checkpoint(const std::filesystem::path& source_path,
