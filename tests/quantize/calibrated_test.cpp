@@ -68,10 +68,11 @@ TEST(Calibrated, int4_on_disk_loses_less_than_nearest) {
   EXPECT_EQ(report.layers.size(), 3u);
   EXPECT_FALSE(std::filesystem::exists(scratch / "gptq" / kCalibrationFolder));
   const double source = streamed_perplexity(kTrained, held_out),
-               gptq = streamed_perplexity(scratch / "gptq", held_out),
-               rtn = streamed_perplexity(scratch / "rtn", held_out);
-  EXPECT_LE(gptq, rtn);
-  EXPECT_LT(gptq, 1.02 * source);
+               gptq = streamed_perplexity(scratch / "gptq", held_out);
+  EXPECT_LT(gptq, 1.005 * source);
+  // With a scale a row, perplexity differs from round to nearest's by less than it does from text to text.
+  test::WholeModel whole(kTrained), by_gptq(scratch / "gptq"), by_nearest(scratch / "rtn");
+  EXPECT_LT(test::divergence(whole, by_gptq, held_out), 0.85 * test::divergence(whole, by_nearest, held_out));
   // the number of a whole model in memory, as `fathom eval` has it
   EXPECT_EQ(source, test::WholeModel(kTrained).perplexity(held_out));
   EXPECT_EQ(gptq, test::WholeModel(scratch / "gptq").perplexity(held_out));
