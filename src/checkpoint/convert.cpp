@@ -13,6 +13,7 @@
 #include "checkpoint/fp8_blocks.h"
 #include "checkpoint/layout_export.h"
 #include "checkpoint/model_files.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/source_tensors.h"
 #include "checkpoint/stored_values.h"
 #include "checkpoint/tensor_view.h"
@@ -91,13 +92,13 @@ class Plan {
     if (options_.dtype.empty()) return;
     target_.dtype = options_.dtype == "fp32" ? "float32" : options_.dtype == "fp16" ? "float16" : "bfloat16";
     if (options_.dtype != "fp8") return target_.quantization.reset();
-    const std::string old = source_.model.quantization ? source_.model.quantization->scale_fmt : "";
+    const bool is_fp8 = source_.model.quantization && source_.model.quantization->quant_method == "fp8";
+    const std::string old = is_fp8 ? source_.model.quantization->scale_fmt : "";
     const std::string format = options_.scale_format.empty()      ? old
                                : options_.scale_format == "ue8m0" ? "ue8m0"
                                                                   : "";
     keeps_blocks_ = format == old;
-    if (source_.model.quantization && keeps_blocks_) return;
-    target_.quantization = fp8_quantization(format == "ue8m0" ? ScaleFormat::ue8m0 : ScaleFormat::float32);
+    if (!is_fp8 || !keeps_blocks_) target_.quantization = config::fp8_config(format);
   }
 
   // Of the target's model.
@@ -117,6 +118,15 @@ class Plan {
     const bool wants_fp8 = options_.dtype == "fp8" && config::scale_shape(spec, target_).has_value();
     if (spec.role == TensorRole::router_bias) {
       result.push_back(saved(std::move(view), Dtype::F32));
+    } else if (options_.dtype.empty() && (from == Dtype::I8 || from == Dtype::I32)) {
+      const std::vector<std::string> parts = int_part_names(cut_.source_name(spec), from == Dtype::I32),
+                                     names = int_part_names(spec.name, from == Dtype::I32);
+      for (size_t i = 0; i < parts.size(); ++i) {
+        TensorView part = *source_.find(parts[i]);
+        part.name = names[i];
+        const Dtype dtype = part.stored;
+        result.push_back(saved(std::move(part), dtype));
+      }
     } else if (is_fp8 && (options_.dtype.empty() || (wants_fp8 && keeps_blocks_))) {
       TensorView scales = *source_.find(cut_.source_name(spec) + kScaleSuffix);
       scales.name = spec.name + kScaleSuffix;

@@ -20,9 +20,21 @@ void remove_file(const fs::path& path) {
 
 }  // namespace
 
+void refuse_other_checkpoint(const fs::path& directory) {
+  if (!fs::exists(directory) || fs::exists(directory / kJournalName)) return;
+  if (!fs::is_directory(directory))
+    throw FileError("{}: a file with this name is in the way", directory.string());
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name == "config.json" || name == formats::kIndexFileName || name.ends_with(".safetensors"))
+      throw CheckpointError("{} holds a checkpoint ({}) already: give another directory or remove it",
+                            directory.string(), name);
+  }
+}
+
 ConvertJournal::ConvertJournal(const fs::path& directory, Json plan, const std::vector<SavedFile>& files)
     : directory_(directory), path_(directory / kJournalName) {
-  if (!fs::exists(path_)) refuse_other_checkpoint();
+  refuse_other_checkpoint(directory);
   make_directories(directory);
   lock_ = DirectoryLock(directory, "is writing a conversion here");
   plan["files"] = Json::array();
@@ -41,18 +53,6 @@ ConvertJournal::ConvertJournal(const fs::path& directory, Json plan, const std::
     remove_file(directory / "config.json");
   }
   write_text_file(path_, plan.dump(2) + "\n");
-}
-
-void ConvertJournal::refuse_other_checkpoint() const {
-  if (!fs::exists(directory_)) return;
-  if (!fs::is_directory(directory_))
-    throw FileError("{}: a file with this name is in the way", directory_.string());
-  for (const auto& entry : fs::directory_iterator(directory_)) {
-    const std::string name = entry.path().filename().string();
-    if (name == "config.json" || name == formats::kIndexFileName || name.ends_with(".safetensors"))
-      throw CheckpointError("{} holds a checkpoint ({}) already: give another directory or remove it",
-                            directory_.string(), name);
-  }
 }
 
 // Of a process that was killed: `<name>.tmp-<pid>` of files that it was writing.

@@ -12,6 +12,10 @@
 
 namespace fathom::checkpoint {
 
+// Throws CheckpointError: `directory` holds a checkpoint, and not one that a conversion has left unfinished; FileError: it
+// is a file.
+void refuse_other_checkpoint(const std::filesystem::path& directory);
+
 class ConvertJournal {
  public:
   // Makes the directory and holds it against other conversions until the end of this object. `plan`: "source" and
@@ -26,7 +30,6 @@ class ConvertJournal {
   void finish();  // removes the journal: everything else is written
 
  private:
-  void refuse_other_checkpoint() const;
   void remove_leftovers(const Json& files) const;
   std::filesystem::path directory_, path_;
   DirectoryLock lock_;

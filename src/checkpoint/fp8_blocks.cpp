@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "checkpoint/stored_values.h"
 #include "kernels/fp8.h"
+#include "kernels/int_codes.h"
 
 namespace fathom::checkpoint {
 namespace {
@@ -57,15 +58,18 @@ float scale_of(float largest, ScaleFormat format) {
 // Scales are made when a row of blocks is first asked for, by whichever thread that is.
 class QuantizedMatrix {
  public:
-  QuantizedMatrix(TensorView matrix, ScaleFormat format)
+  QuantizedMatrix(TensorView matrix, ScaleFormat format, std::shared_ptr<WeightError> error)
       : matrix_(std::move(matrix)),
         format_(format),
+        error_(std::move(error)),
         columns_(matrix_.shape[1]),
         scale_columns_(blocks(columns_)),
         scales_(static_cast<size_t>(blocks(matrix_.shape[0]) * scale_columns_)),
         is_made_(std::make_unique<std::once_flag[]>(static_cast<size_t>(blocks(matrix_.shape[0])))) {}
 
   void read_codes(int64_t begin, int64_t count, uint8_t* codes) {
+    ErrorSums sums;
+    std::vector<float> decoded(error_ ? static_cast<size_t>(columns_) : 0);
     for_each_row(begin, begin + count, [&](int64_t first, int64_t end, const float* values) {
       const int64_t row = first / columns_;
       const float* scales = band_scales(row / kScaleBlock);
@@ -73,9 +77,13 @@ class QuantizedMatrix {
         const int64_t block = (i - row * columns_) / kScaleBlock;
         const int64_t stop = std::min(end, row * columns_ + (block + 1) * kScaleBlock);
         kernels::quantize_fp8(values + (i - first), scales[block], stop - i, codes + (i - begin));
+        if (error_)
+          kernels::dequantize_fp8(codes + (i - begin), scales[block], stop - i, decoded.data() + (i - first));
         i = stop;
       }
+      if (error_) sums.add(kernels::code_error(values, decoded.data(), end - first), end - first);
     });
+    if (error_) error_->add(sums);
   }
 
   void read_scales(int64_t begin, int64_t count, std::byte* out) {
@@ -128,6 +136,7 @@ class QuantizedMatrix {
 
   TensorView matrix_;
   ScaleFormat format_;
+  std::shared_ptr<WeightError> error_;
   int64_t columns_, scale_columns_;
   std::vector<float> scales_;
   std::unique_ptr<std::once_flag[]> is_made_;  // for each row of blocks
@@ -167,22 +176,14 @@ void dequantize_blocks(const Location& tensor, const Location& scales, int64_t b
   dequantize(tensor, scales, begin, count, out);
 }
 
-config::QuantizationConfig fp8_quantization(ScaleFormat format) {
-  const std::string scale_fmt = format == ScaleFormat::ue8m0 ? "ue8m0" : "";
-  config::QuantizationConfig fp8{"fp8", {kScaleBlock, kScaleBlock}, scale_fmt, Json::object()};
-  fp8.raw = {{"activation_scheme", "dynamic"}, {"fmt", "e4m3"}, {"quant_method", "fp8"}};
-  if (!scale_fmt.empty()) fp8.raw["scale_fmt"] = scale_fmt;
-  fp8.raw["weight_block_size"] = fp8.weight_block_size;
-  return fp8;
-}
-
-std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format) {
+std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format,
+                                   std::shared_ptr<WeightError> error) {
   FATHOM_ASSERT(matrix.shape.size() == 2);
   const std::string name = matrix.name;
   const std::vector<int64_t> shape = matrix.shape;
   // As many rows as are read at once, so that a row of blocks is not begun in one piece and ended in another.
   const int64_t granule = std::max<int64_t>(1, std::min(matrix.granule, kScaleBlock * shape[1]));
-  const auto state = std::make_shared<QuantizedMatrix>(std::move(matrix), format);
+  const auto state = std::make_shared<QuantizedMatrix>(std::move(matrix), format, std::move(error));
   SavedTensor codes{{name, Dtype::F8_E4M3, shape},
                     [state](int64_t begin, int64_t count, std::byte* out) {
                       state->read_codes(begin, count, reinterpret_cast<uint8_t*>(out));

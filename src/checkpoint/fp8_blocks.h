@@ -3,12 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/bfloat16.h"
 #include "checkpoint/saved_tensor.h"
 #include "checkpoint/tensor_view.h"
-#include "config/model_config.h"
+#include "checkpoint/weight_error.h"
 #include "formats/sharded_safetensors.h"
 
 namespace fathom::checkpoint {
@@ -33,11 +34,9 @@ enum class ScaleFormat {
   ue8m0,    // that, rounded up to a power of two; stored as float32 too, as DeepSeek-V3.1 does
 };
 
-// What config.json says of a checkpoint with such matrices.
-config::QuantizationConfig fp8_quantization(ScaleFormat format);
-
 // A matrix on its way to a file: the codes under its name, then its scales. Both may be read from several threads.
-// Reading throws CheckpointError: a value that is not finite.
-std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format);
+// Reading throws CheckpointError: a value that is not finite. `error`, where there is one, gets what the codes lose.
+std::vector<SavedTensor> quantized(TensorView matrix, ScaleFormat format,
+                                   std::shared_ptr<WeightError> error = nullptr);
 
 }  // namespace fathom::checkpoint

@@ -74,7 +74,7 @@ uint64_t init_checkpoint(const config::ModelConfig& given, Dtype dtype, uint64_t
   if (!tokenizer.empty()) check_tokenizer(tokenizer);
   config::ModelConfig model = given;
   model.quantization.reset();
-  if (is_fp8) model.quantization = fp8_quantization(scale_format);
+  if (is_fp8) model.quantization = config::fp8_config(scale_format == ScaleFormat::ue8m0 ? "ue8m0" : "");
   const config::TensorTable table(model);
   std::vector<SavedTensor> tensors;
   for (const TensorSpec& spec : table.tensors()) {

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "checkpoint/inspect_layers.h"
 #include "checkpoint/known_tensors.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/run_directory.h"
 #include "checkpoint/stored_values.h"
 #include "formats/checkpoint_manifest.h"
@@ -23,6 +24,9 @@ std::string header_dtype(const std::string& torch_dtype) {
   if (torch_dtype == "bfloat16") return "BF16";
   if (torch_dtype == "float16") return "F16";
   if (torch_dtype == "float8_e4m3fn") return "F8_E4M3";
+  if (torch_dtype == "int8") return "I8";
+  if (torch_dtype == "int32") return "I32";
+  if (torch_dtype == "int64") return "I64";
   return torch_dtype == "float64" ? "F64" : "F32";
 }
 
@@ -31,24 +35,30 @@ void add_tensor(Inspection& result, InspectedTensor tensor) {
     ++result.scale_tensors;
     result.scale_elements += tensor.numel();
     result.scale_bytes += tensor.bytes;
-  } else {
-    result.stored_parameters += tensor.numel();
   }
+  result.stored_parameters += tensor.parameters;
   result.bytes_by_dtype[tensor.dtype] += tensor.bytes;
   result.tensors.push_back(std::move(tensor));
 }
 
-// What the config implies, fp8 scales included.
+// Parameters whose values a stored tensor holds: none in scales and shapes, several in a word of packed codes.
+int64_t parameters_in(const formats::ShardedReader& reader, const InspectedTensor& tensor) {
+  if (tensor.name.ends_with(".weight_packed")) return packed_parameters(reader, tensor.name);
+  return tensor.is_scale() ? 0 : tensor.numel();
+}
+
+// What the config implies, the parts of quantised matrices included.
 std::vector<InspectedTensor> implied_tensors(const config::ModelConfig& model,
                                              const config::TensorTable& table) {
   std::vector<InspectedTensor> tensors;
-  const auto add = [&](const std::string& name, const std::string& dtype, const std::vector<int64_t>& shape) {
-    const uint64_t bytes = formats::tensor_bytes(*formats::parse_dtype(dtype), shape, name);
-    tensors.push_back({name, dtype, shape, "", 0, bytes, ""});
-  };
   for (const config::TensorSpec& spec : table.tensors()) {
-    add(spec.name, header_dtype(config::stored_dtype(spec, model)), spec.shape);
-    if (const auto shape = config::scale_shape(spec, model)) add(spec.name + kScaleSuffix, "F32", *shape);
+    int64_t parameters = spec.numel();  // in the first part, which is the codes
+    for (const config::StoredPart& part : config::stored_parts(spec, model)) {
+      const std::string dtype = header_dtype(part.dtype);
+      const uint64_t bytes = formats::tensor_bytes(*formats::parse_dtype(dtype), part.shape, part.name);
+      tensors.push_back({part.name, dtype, part.shape, "", 0, bytes, "", parameters});
+      parameters = 0;
+    }
   }
   return tensors;
 }
@@ -57,8 +67,12 @@ void inspect_weights(const fs::path& path, Inspection& result) {
   const formats::ShardedReader reader(path);
   for (const auto& location : reader.tensors()) {
     const formats::TensorEntry& entry = *location.entry;
-    add_tensor(result, {entry.name, std::string(formats::dtype_name(entry.dtype)), entry.shape,
-                        location.file->path().filename().string(), entry.offset, entry.bytes, ""});
+    InspectedTensor tensor{entry.name,   std::string(formats::dtype_name(entry.dtype)),
+                           entry.shape,  location.file->path().filename().string(),
+                           entry.offset, entry.bytes,
+                           "",           0};
+    tensor.parameters = parameters_in(reader, tensor);
+    add_tensor(result, std::move(tensor));
   }
   result.files = reader.files().size();
   result.unlisted_tensors = reader.unlisted();
@@ -66,22 +80,24 @@ void inspect_weights(const fs::path& path, Inspection& result) {
 }
 
 void compare_with_config(Inspection& result, const config::TensorTable& table) {
-  std::set<std::string_view> stored;
+  std::map<std::string_view, std::string_view> stored;  // to its dtype
   for (const InspectedTensor& tensor : result.tensors) {
     const Known known = classify_tensor(tensor.name, table, *result.model);
     if (known == Known::model)
-      stored.insert(tensor.name);
+      stored.emplace(tensor.name, tensor.dtype);
     else
       (known == Known::no ? result.unexpected : result.unused).push_back(tensor.name);
   }
-  for (const InspectedTensor& implied : implied_tensors(*result.model, table)) {
-    if (stored.contains(implied.name)) continue;
-    const config::TensorSpec* spec = table.find(implied.name);
-    if (spec && copied_from(*spec)) continue;
-    // fp8 is what config.json promises; a matrix may lie there in another dtype all the same.
-    if (!spec && !stored.contains(implied.name.substr(0, implied.name.size() - std::strlen(kScaleSuffix))))
+  for (const config::TensorSpec& spec : table.tensors()) {
+    if (copied_from(spec)) continue;
+    const auto weight = stored.find(spec.name);
+    const bool is_packed = stored.contains(int_part_names(spec.name, true).front());
+    if (weight == stored.end() && !is_packed) result.missing.push_back(spec.name);
+    // Codes are what config.json promises; a matrix may lie there as plain values all the same.
+    if (!is_packed && (weight == stored.end() || (weight->second != "F8_E4M3" && weight->second != "I8")))
       continue;
-    result.missing.push_back(implied.name);
+    for (const config::StoredPart& part : config::stored_parts(spec, *result.model))
+      if (part.name != spec.name && !stored.contains(part.name)) result.missing.push_back(part.name);
   }
   for (const config::TensorSpec& spec : table.tensors())
     if (const char* source = copied_from(spec))

@@ -19,6 +19,8 @@ struct InspectedTensor {
   uint64_t offset = 0;  // of the first byte in the file
   uint64_t bytes = 0;
   std::string xxh3;  // of its bytes, after add_checksums
+  int64_t parameters =
+      0;  // of the model, whose values it holds: none in scales, eight in a word of 4-bit codes
   int64_t numel() const;
   bool is_scale() const;  // of quantized values: no parameters of the model
 };
@@ -48,7 +50,7 @@ struct Inspection {
   std::string kind;            // checkpoint | safetensors | config
   std::optional<config::ModelConfig> model;
   std::optional<config::ParameterCounts> counts;
-  int64_t stored_parameters = 0;  // elements of all tensors but scales
+  int64_t stored_parameters = 0;  // of all tensors
   int64_t scale_tensors = 0, scale_elements = 0;
   uint64_t scale_bytes = 0;
   size_t files = 0;                      // that hold tensors

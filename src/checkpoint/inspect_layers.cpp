@@ -114,7 +114,7 @@ std::vector<LayerRow> layers_of_names(const std::vector<InspectedTensor>& tensor
     LayerRow& row = rows.at(layer ? Place{kinds[*layer], *layer} : outside_of_layers(tensor.name));
     if (row.kind == "dense" && has(tensor, ".mlp.experts.")) row.kind = "MoE";
     const bool is_copy = layer && (has(tensor, ".embed_tokens.") || has(tensor, ".shared_head.head."));
-    if (!tensor.is_scale()) (is_copy ? row.copies : row.parameters) += tensor.numel();
+    (is_copy ? row.copies : row.parameters) += tensor.parameters;
     add_stored(row, tensor);
   }
   return rows.fold();

@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string_view>
 
+#include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/stored_values.h"
 
 namespace fathom::checkpoint {
@@ -26,12 +29,18 @@ Known classify_tensor(const std::string& stored, const config::TensorTable& tabl
   std::string name = stored;
   if (name.ends_with("rotary_emb.inv_freq")) return Known::of_no_use;
   if (name.ends_with(kScaleSuffix)) name.resize(name.size() - std::strlen(kScaleSuffix));
+  if (const std::optional<std::string> weight = weight_of_part(name)) name = *weight;
   if (table.find(name)) return Known::model;
   return layer_of(name) < model.num_hidden_layers ? Known::no : Known::unasked_mtp;
 }
 
 int64_t refuse_unknown_tensors(const formats::ShardedReader& reader, const config::TensorTable& table,
                                const config::ModelConfig& model, const std::string& where) {
+  if (model.quantization && !model.quantization->unsupported.empty())
+    throw CheckpointError(
+        "{}: its weights are quantised with {}, which is not read here; bf16, fp16, fp32, "
+        "DeepSeek's fp8, and compressed-tensors' symmetric int8 and packed int4 are",
+        where, model.quantization->unsupported);
   int64_t unasked_mtp = 0;
   for (const formats::ShardedReader::Location& location : reader.tensors()) {
     const Known known = classify_tensor(location.entry->name, table, model);

@@ -12,7 +12,7 @@
 namespace fathom::checkpoint {
 
 enum class Known {
-  model,        // one of the table's, or the scale of one
+  model,        // one of the table's, or a part of one (codes, scales)
   of_no_use,    // rotary_emb.inv_freq
   unasked_mtp,  // of a layer beyond the model's: MTP, which `model` does not have
   no,
@@ -21,7 +21,8 @@ Known classify_tensor(const std::string& name, const config::TensorTable& table,
                       const config::ModelConfig& model);
 
 // Every stored tensor must be known. Tensors of MTP layers that `model` does not have are counted and returned (WT-6);
-// `where` names the source in messages. Throws CheckpointError naming the first other tensor.
+// `where` names the source in messages. Throws CheckpointError naming the first other tensor, or what of the
+// quantization_config is not read here.
 int64_t refuse_unknown_tensors(const formats::ShardedReader& reader, const config::TensorTable& table,
                                const config::ModelConfig& model, const std::string& where);
 

@@ -227,7 +227,7 @@ class MindformersTensors {
 
   void check(const LayoutRule& rule, const LayoutTensor& tensor,
              const ShardedReader::Location& location) const {
-    check_weight_dtype(*reader_, location);
+    check_weight_dtype(*reader_, location.entry->name, *find_stored(*reader_, location.entry->name));
     const std::vector<int64_t>& shape = location.entry->shape;
     if (fits(rule, tensor, shape)) return;
     const int64_t expert = rule.group_rows() * rule.width, elements = product(shape);

@@ -10,6 +10,7 @@
 #include "checkpoint/fp8_blocks.h"
 #include "checkpoint/known_tensors.h"
 #include "checkpoint/mindformers_source.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/stored_values.h"
 
 namespace fathom::checkpoint {
@@ -41,20 +42,23 @@ Json source_identity(const fs::path& config, const ShardedReader& reader) {
   return {{"config", crc32c(text.data(), text.size())}, {"files", files}};
 }
 
-void check_weight_dtype(const ShardedReader& reader, const ShardedReader::Location& location) {
-  switch (location.entry->dtype) {
+void check_weight_dtype(const ShardedReader& reader, const std::string& name, const StoredTensor& tensor) {
+  switch (tensor.stored) {
     case Dtype::F8_E4M3:
-      fp8_scales(reader, location);
+      fp8_scales(reader, reader.at(name));
       return;
     case Dtype::BF16:
     case Dtype::F16:
     case Dtype::F32:
     case Dtype::F64:
+    case Dtype::I8:  // with its scales: find_stored has looked
       return;
+    case Dtype::I32:
+      if (!reader.find(name)) return;  // packed codes
+      [[fallthrough]];
     default:
       throw CheckpointError("{}: tensor {} has dtype {}, which is not a weight dtype that can be read here",
-                            location.file->path().string(), location.entry->name,
-                            formats::dtype_name(location.entry->dtype));
+                            tensor.file, name, formats::dtype_name(tensor.stored));
   }
 }
 
@@ -67,9 +71,6 @@ SourceTensors open_source(const fs::path& path, const SourceOptions& options) {
   SourceTensors source;
   source.path = path;
   source.model = config::read_model_config(config);
-  if (source.model.quantization && source.model.quantization->quant_method != "fp8")
-    throw CheckpointError("{}: its weights are quantized as {}; fp8, bf16, fp16 and fp32 are read",
-                          source.where(), source.model.quantization->quant_method);
   const auto reader = std::make_shared<const ShardedReader>(path);
   check_scales(*reader, source.where());
   const config::TensorTable table(source.model);
@@ -80,9 +81,9 @@ SourceTensors open_source(const fs::path& path, const SourceOptions& options) {
   mention_unlisted(*reader, source.where());
   source.identity = source_identity(config, *reader);
   source.find = [reader](const std::string& name) -> std::optional<TensorView> {
-    const ShardedReader::Location* location = reader->find(name);
-    if (!location) return std::nullopt;
-    if (!name.ends_with(kScaleSuffix)) check_weight_dtype(*reader, *location);
+    const std::optional<StoredTensor> tensor = find_stored(*reader, name);
+    if (!tensor) return std::nullopt;
+    if (!name.ends_with(kScaleSuffix) && !weight_of_part(name)) check_weight_dtype(*reader, name, *tensor);
     return stored_view(reader, name);
   };
   return source;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/json.h"
+#include "checkpoint/stored_values.h"
 #include "checkpoint/tensor_view.h"
 #include "config/model_config.h"
 #include "config/tensor_table.h"
@@ -18,7 +19,7 @@ struct SourceTensors {
   config::ModelConfig model;
   // What a result depends on: the config's sum; name, size and time of each file.
   Json identity;
-  // By HF name, `<name>_scale_inv` of a published fp8 matrix too; nullopt: not there.
+  // By HF name, the parts of a quantised matrix (`<name>_scale_inv`, "X.weight_scale") by theirs; nullopt: not there.
   std::function<std::optional<TensorView>(const std::string& name)> find;
   std::string where() const { return path.string(); }  // for messages
 };
@@ -42,8 +43,8 @@ TensorView source_tensor(const SourceTensors& source, const config::TensorTable&
 
 // For those that open a layout.
 // One of the dtypes that weights have; of fp8, with its scales. Throws CheckpointError.
-void check_weight_dtype(const formats::ShardedReader& reader,
-                        const formats::ShardedReader::Location& location);
+void check_weight_dtype(const formats::ShardedReader& reader, const std::string& name,
+                        const StoredTensor& tensor);
 Json source_identity(const std::filesystem::path& config, const formats::ShardedReader& reader);
 
 }  // namespace fathom::checkpoint

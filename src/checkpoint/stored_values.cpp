@@ -7,6 +7,7 @@
 #include "base/float16.h"
 #include "base/parallel.h"
 #include "checkpoint/fp8_blocks.h"
+#include "checkpoint/quantized_ints.h"
 #include "kernels/elementwise.h"
 
 namespace fathom::checkpoint {
@@ -44,8 +45,35 @@ void widen(const std::byte* bytes, int64_t begin, int64_t count, float* out) {
 
 }  // namespace
 
+std::optional<StoredTensor> find_stored(const ShardedReader& reader, const std::string& name) {
+  StoredTensor result;
+  if (const std::optional<StoredInts> ints = find_stored_ints(reader, name)) {
+    result.shape = {ints->rows, ints->columns};
+    result.stored = ints->codes->entry->dtype;
+    result.values = ints->scales->entry->dtype;
+    result.file = ints->codes->file->path().string();
+    result.bytes = ints->codes->entry->bytes + ints->scales->entry->bytes;
+    return result;
+  }
+  const ShardedReader::Location* tensor = reader.find(name);
+  if (!tensor) return std::nullopt;
+  const Dtype dtype = tensor->entry->dtype;
+  result.shape = tensor->entry->shape;
+  result.stored = dtype;
+  result.values = dtype == Dtype::F8_E4M3 ? Dtype::BF16 : dtype;
+  result.file = tensor->file->path().string();
+  result.bytes = tensor->entry->bytes;
+  return result;
+}
+
 void read_as_float(const ShardedReader& reader, const std::string& name, int64_t begin, int64_t count,
                    float* out) {
+  if (const std::optional<StoredInts> ints = find_stored_ints(reader, name)) {
+    FATHOM_ASSERT(begin >= 0 && count >= 0 && begin + count <= ints->rows * ints->columns);
+    return parallel_for(begin, begin + count, kGrain, [&](int64_t first, int64_t last) {
+      dequantize_ints(*ints, first, last - first, out + (first - begin));
+    });
+  }
   const ShardedReader::Location& tensor = reader.at(name);
   FATHOM_ASSERT(begin >= 0 && count >= 0 && begin + count <= tensor.entry->numel());
   const std::byte* bytes = tensor.bytes().data();

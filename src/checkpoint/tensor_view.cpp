@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/float16.h"
 #include "checkpoint/fp8_blocks.h"
+#include "checkpoint/quantized_ints.h"
 #include "checkpoint/stored_values.h"
 #include "kernels/elementwise.h"
 
@@ -50,19 +51,21 @@ void store_floats(const float* values, int64_t count, Dtype as, std::byte* out) 
 }
 
 TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, const std::string& name) {
-  const formats::ShardedReader::Location& location = reader->at(name);
-  const formats::TensorEntry& entry = *location.entry;
+  const std::optional<StoredTensor> tensor = find_stored(*reader, name);
+  if (!tensor) reader->at(name);  // says what is missing where
   TensorView view;
   view.name = name;
-  view.shape = entry.shape;
-  view.dtype = entry.dtype == Dtype::F8_E4M3 ? Dtype::BF16 : entry.dtype;
-  view.stored = entry.dtype;
-  view.file = location.file->path().string();
+  view.shape = tensor->shape;
+  view.dtype = tensor->values;
+  view.stored = tensor->stored;
+  view.file = tensor->file;
+  const std::optional<StoredInts> ints = find_stored_ints(*reader, name);
+  const formats::ShardedReader::Location* location = reader->find(name);
   const formats::ShardedReader::Location* scales =
-      entry.dtype == Dtype::F8_E4M3 ? &fp8_scales(*reader, location) : nullptr;
-  view.read = [reader = std::move(reader), stored = &location, scales](int64_t begin, int64_t count, Dtype as,
-                                                                       std::byte* out) {
-    if (stored->entry->dtype == as) {
+      tensor->stored == Dtype::F8_E4M3 ? &fp8_scales(*reader, *location) : nullptr;
+  view.read = [reader = std::move(reader), name, stored = location, scales, ints](
+                  int64_t begin, int64_t count, Dtype as, std::byte* out) {
+    if (stored && stored->entry->dtype == as) {
       const auto size = static_cast<size_t>(formats::dtype_bits(as) / 8);
       std::memcpy(out, stored->bytes().data() + static_cast<size_t>(begin) * size,
                   static_cast<size_t>(count) * size);
@@ -72,7 +75,9 @@ TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, con
       return dequantize_blocks(*stored, *scales, begin, count, reinterpret_cast<bf16*>(out));
     if (scales && as == Dtype::F32)
       return dequantize_blocks(*stored, *scales, begin, count, reinterpret_cast<float*>(out));
-    if (stored->entry->dtype == Dtype::BF16 && as == Dtype::F32) {
+    if (ints && as == Dtype::BF16) return dequantize_ints(*ints, begin, count, reinterpret_cast<bf16*>(out));
+    if (ints && as == Dtype::F32) return dequantize_ints(*ints, begin, count, reinterpret_cast<float*>(out));
+    if (stored && stored->entry->dtype == Dtype::BF16 && as == Dtype::F32) {
       const auto* from = reinterpret_cast<const bf16*>(stored->bytes().data()) + begin;
       if (reinterpret_cast<uintptr_t>(from) % alignof(bf16) == 0)  // a file need not align its tensors
         return kernels::convert(from, reinterpret_cast<float*>(out), count);

@@ -17,7 +17,8 @@ namespace fathom::checkpoint {
 struct TensorView {
   std::string name;
   std::vector<int64_t> shape;
-  // What holds its values without loss: the stored dtype; BF16 of fp8 blocks, whose cast to it is defined so.
+  // What holds its values without loss: the stored dtype; BF16 of fp8 blocks, whose cast to it is defined so; the
+  // dtype of the scales of integer codes, as compressed-tensors decompresses them.
   formats::Dtype dtype = formats::Dtype::F32;
   formats::Dtype stored = formats::Dtype::F32;  // as it lies in `file`
   std::string file;                             // for messages
@@ -33,7 +34,8 @@ struct TensorView {
   int64_t numel() const;
 };
 
-// The values of a stored tensor (stored_values.h says which dtypes). Throws CheckpointError.
+// The values of a stored tensor, integer codes and fp8 blocks included (stored_values.h says which dtypes). Throws
+// CheckpointError.
 TensorView stored_view(std::shared_ptr<const formats::ShardedReader> reader, const std::string& name);
 
 // Rows (of the first dimension) of another view, in the order given; they must be there.

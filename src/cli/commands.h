@@ -15,5 +15,6 @@ void add_inspect(CLI::App& app);
 void add_init(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_launch(CLI::App& app);
+void add_quantize(CLI::App& app);
 
 }  // namespace fathom::cli

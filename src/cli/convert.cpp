@@ -9,6 +9,7 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/run_directory.h"
 #include "cli/commands.h"
+#include "cli/shard_size.h"
 
 namespace fathom::cli {
 namespace {
@@ -19,22 +20,6 @@ struct Flags {
   std::vector<std::string> fuse;
   checkpoint::ConvertOptions options;
 };
-
-// "5GB", "500MB", "2e9": bytes, in decimal units.
-uint64_t parse_bytes(const std::string& text) {
-  size_t end = 0;
-  double value = -1;
-  try {
-    value = std::stod(text, &end);
-  } catch (const std::exception&) {
-  }
-  const std::string unit = text.substr(end);
-  const double factor = unit == "GB" ? 1e9 : unit == "MB" ? 1e6 : unit == "kB" ? 1e3 : unit.empty() ? 1 : 0;
-  const double bytes = value * factor;
-  if (!(bytes >= 1 && bytes < 1e18))
-    throw UsageError("--max-shard-size {}: write a size such as 5GB, 500MB or 2e9", text);
-  return static_cast<uint64_t>(bytes);
-}
 
 checkpoint::Layout parse_layout(const std::string& format) {
   using checkpoint::Layout;
@@ -70,7 +55,7 @@ void set_layout(const Flags& flags, checkpoint::ConvertOptions& options) {
 
 void run(Flags& flags) {
   set_layout(flags, flags.options);
-  if (!flags.max_shard_size.empty()) flags.options.max_shard_bytes = parse_bytes(flags.max_shard_size);
+  if (!flags.max_shard_size.empty()) flags.options.max_shard_bytes = parse_shard_size(flags.max_shard_size);
   const checkpoint::ConvertReport report = checkpoint::convert_checkpoint(
       checkpoint::resolve_checkpoint(flags.source), flags.directory, flags.options);
   log::info("{}: {} tensors, {} in {} file{}", flags.directory, report.tensors,

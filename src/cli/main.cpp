@@ -46,6 +46,7 @@ int main(int argc, char** argv) {
   cli::add_init(app);
   cli::add_convert(app);
   cli::add_launch(app);
+  cli::add_quantize(app);
 
   install_stop_signals();
   try {

@@ -172,31 +172,6 @@ void read_tokens(const JsonReader& reader, ModelConfig& config) {
   }
 }
 
-void read_quantization(const JsonReader& reader, const std::string& where, ModelConfig& config) {
-  const Json* object = reader.find("quantization_config");
-  if (!object) return;
-  const JsonReader quantization(*object, where + ": quantization_config");
-  QuantizationConfig result;
-  result.quant_method = quantization.text_or("quant_method", "");
-  result.scale_fmt = quantization.text_or("scale_fmt", "");
-  if (result.quant_method.empty()) quantization.fail("quant_method", "is missing");
-  if (!result.scale_fmt.empty() && result.scale_fmt != "ue8m0")
-    quantization.fail("scale_fmt", fmt::format("is \"{}\"; supported: ue8m0, or absent", result.scale_fmt));
-  if (const Json* block = quantization.find("weight_block_size")) {
-    if (!block->is_array() || block->size() != 2)
-      quantization.fail("weight_block_size", "must be [rows, columns], as [128, 128]");
-    for (const Json& side : *block) {
-      if (!side.is_number_integer() || side.get<int64_t>() < 1 || side.get<int64_t>() > kMaxDim)
-        quantization.fail("weight_block_size", "must hold two positive whole numbers");
-      result.weight_block_size.push_back(side.get<int64_t>());
-    }
-  } else if (result.quant_method == "fp8") {
-    quantization.fail("weight_block_size", "is missing; DeepSeek's fp8 has [128, 128]");
-  }
-  result.raw = *object;
-  config.quantization = std::move(result);
-}
-
 std::string read_dtype(const JsonReader& reader) {
   const std::string key = reader.has("dtype") ? "dtype" : "torch_dtype";
   std::string dtype = reader.text_or(key, "bfloat16");
@@ -244,7 +219,8 @@ ModelConfig parse_model_config(const Json& object, const std::string& where) {
   refuse_variants(reader, config);
   read_tokens(reader, config);
   config.dtype = read_dtype(reader);
-  read_quantization(reader, where, config);
+  if (const Json* quantization = reader.find("quantization_config"))
+    config.quantization = parse_quantization(*quantization, where + ": quantization_config");
   config.raw = object;
   return config;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "config/quantization.h"
 
 namespace fathom::config {
 
@@ -25,13 +26,6 @@ struct RopeScaling {
   int64_t original_max_position_embeddings = 4096;
   std::optional<double> attention_factor;  // given: the amplitude itself
   bool truncate = true;                    // the ramp's ends are rounded outwards to whole pairs
-};
-
-struct QuantizationConfig {
-  std::string quant_method;                // "fp8", "compressed-tensors", ...
-  std::vector<int64_t> weight_block_size;  // [128, 128] for DeepSeek's fp8
-  std::string scale_fmt;                   // "" or "ue8m0"
-  Json raw;
 };
 
 struct ModelConfig {

@@ -23,6 +23,9 @@ bool is_fp8_matrix(const TensorSpec& spec, const ModelConfig& config) {
   }
 }
 
+// "X.weight" -> "X"
+std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.rfind('.')); }
+
 }  // namespace
 
 int64_t TensorSpec::numel() const {
@@ -131,6 +134,43 @@ std::optional<std::vector<int64_t>> scale_shape(const TensorSpec& spec, const Mo
   const std::vector<int64_t>& block = config.quantization->weight_block_size;
   return std::vector<int64_t>{(spec.shape[0] + block[0] - 1) / block[0],
                               (spec.shape[1] + block[1] - 1) / block[1]};
+}
+
+const IntWeights* int_weights(const TensorSpec& spec, const ModelConfig& config) {
+  if (!config.quantization || config.quantization->groups.empty()) return nullptr;
+  switch (spec.role) {
+    case TensorRole::embedding:
+    case TensorRole::mtp_embedding:
+    case TensorRole::norm:
+    case TensorRole::router:
+    case TensorRole::router_bias:
+      return nullptr;
+    default:
+      return int_weights(*config.quantization, module_of(spec.name), true);
+  }
+}
+
+std::vector<StoredPart> stored_parts(const TensorSpec& spec, const ModelConfig& config) {
+  std::vector<StoredPart> parts;
+  if (const IntWeights* ints = int_weights(spec, config)) {
+    const int64_t rows = spec.shape[0], columns = spec.shape[1];
+    const std::string module = module_of(spec.name) + ".";
+    if (ints->is_packed) {
+      const int64_t codes_a_word = 32 / ints->bits;
+      parts.push_back(
+          {module + "weight_packed", "int32", {rows, (columns + codes_a_word - 1) / codes_a_word}});
+      parts.push_back({module + "weight_shape", "int64", {2}});
+    } else {
+      parts.push_back({spec.name, "int8", spec.shape});
+    }
+    const int64_t group = ints->group_size > 0 ? ints->group_size : columns;
+    parts.push_back({module + "weight_scale", config.dtype, {rows, (columns + group - 1) / group}});
+  } else {
+    parts.push_back({spec.name, stored_dtype(spec, config), spec.shape});
+    if (const auto shape = scale_shape(spec, config))
+      parts.push_back({spec.name + "_scale_inv", "float32", *shape});
+  }
+  return parts;
 }
 
 ParameterCounts count_parameters(const ModelConfig& config) {

@@ -62,6 +62,17 @@ std::string stored_dtype(const TensorSpec& spec, const ModelConfig& config);
 // fp8.
 std::optional<std::vector<int64_t>> scale_shape(const TensorSpec& spec, const ModelConfig& config);
 
+// How an integer quantization_config has the matrix stored; nullptr: otherwise.
+const IntWeights* int_weights(const TensorSpec& spec, const ModelConfig& config);
+
+// What a checkpoint of this config holds of `spec`: one tensor, or the parts of a quantised matrix.
+struct StoredPart {
+  std::string name;
+  std::string dtype;  // in PyTorch's words
+  std::vector<int64_t> shape;
+};
+std::vector<StoredPart> stored_parts(const TensorSpec& spec, const ModelConfig& config);
+
 std::string layer_prefix(int64_t layer);  // "model.layers.3."
 
 struct ParameterCounts {

@@ -25,6 +25,12 @@ struct Perplexity {
 Perplexity perplexity_of_windows(model::DeepseekModel& model, int64_t count,
                                  const std::function<model::Window(int64_t)>& window);
 
+// The same where `hidden(i, batch)` gives window i's states behind the final norm, [T, D], from somewhere else than a
+// whole model in memory; `head` is lm_head.weight.
+Perplexity perplexity_of_states(ops::Weight& head, int64_t count,
+                                const std::function<model::Window(int64_t)>& window,
+                                const std::function<at::Tensor(int64_t, const model::MicroBatch&)>& hidden);
+
 // The same over windows_of_tokens(ids); throws as that.
 Perplexity perplexity_of_tokens(model::DeepseekModel& model, const std::vector<int32_t>& ids,
                                 int64_t seq_length);

@@ -15,19 +15,6 @@
 namespace fathom::infer {
 namespace {
 
-// The embedding is in the checkpoint's own dtype in every format of the family, the quantised ones included.
-config::Precision precision_of_file(const fs::path& directory) {
-  const formats::ShardedReader reader(directory);
-  switch (reader.at("model.embed_tokens.weight").entry->dtype) {
-    case formats::Dtype::F16:  // fp32 holds its values exactly, bf16 does not
-    case formats::Dtype::F32:
-    case formats::Dtype::F64:
-      return config::Precision::fp32;
-    default:
-      return config::Precision::bf16;
-  }
-}
-
 void append_ids(const Json& value, const std::string& where, std::vector<int32_t>& ids) {
   const auto take = [&](const Json& id) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
@@ -58,6 +45,19 @@ std::vector<int32_t> find_eos_ids(const fs::path& directory, const LoadedModel& 
 }
 
 }  // namespace
+
+// The embedding is in the checkpoint's own dtype in every format of the family, the quantised ones included.
+config::Precision precision_of_file(const fs::path& directory) {
+  const formats::ShardedReader reader(directory);
+  switch (reader.at("model.embed_tokens.weight").entry->dtype) {
+    case formats::Dtype::F16:  // fp32 holds its values exactly, bf16 does not
+    case formats::Dtype::F32:
+    case formats::Dtype::F64:
+      return config::Precision::fp32;
+    default:
+      return config::Precision::bf16;
+  }
+}
 
 LoadedModel load_model(const fs::path& path, EngineDtype dtype, int threads) {
   const auto start = std::chrono::steady_clock::now();

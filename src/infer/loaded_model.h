@@ -23,7 +23,11 @@ struct LoadedModel {
   int64_t num_parameters = 0;
 };
 
-// `checkpoint_dir`: as checkpoint::resolve_checkpoint takes it. Sets the process's threads too. Throws FileError, ConfigError, CheckpointError.
+// bf16 or fp32: what holds the values of a checkpoint's files.
+config::Precision precision_of_file(const std::filesystem::path& checkpoint_dir);
+
+// `checkpoint_dir`: as checkpoint::resolve_checkpoint takes it. Sets the process's threads too. Throws FileError,
+// ConfigError, CheckpointError.
 LoadedModel load_model(const fs::path& checkpoint_dir, EngineDtype dtype, int threads);
 
 }  // namespace fathom::infer

@@ -14,6 +14,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/fp8.h"
 #include "kernels/gemm.h"
+#include "kernels/int_codes.h"
 #include "kernels/isa.h"
 #include "kernels/moe.h"
 #include "kernels/norm.h"
@@ -75,7 +76,12 @@ struct GemmBlock {
   void dequantize_fp8_range(const uint8_t* codes, float scale, int64_t count, float* out); \
   void dequantize_fp8_range(const uint8_t* codes, float scale, int64_t count, bf16* out); \
   float absolute_max_range(const float* values, int64_t count); \
-  void quantize_fp8_range(const float* values, float scale, int64_t count, uint8_t* codes);
+  void quantize_fp8_range(const float* values, float scale, int64_t count, uint8_t* codes); \
+  void quantize_int_range(const float* values, float scale, int lowest, int highest, int64_t count, \
+                          int8_t* codes); \
+  void dequantize_int_range(const int8_t* codes, float scale, int64_t count, float* out); \
+  void dequantize_int_range(const int8_t* codes, float scale, int64_t count, bf16* out); \
+  CodeError code_error_range(const float* values, const float* decoded, int64_t count);
 // clang-format on
 
 #define FATHOM_ATTENTION_BODIES                                                                  \

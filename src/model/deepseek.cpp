@@ -49,12 +49,12 @@ DeepseekModel::DeepseekModel(weights::ParameterRegistry& registry)
   registry.check_complete();
 }
 
-ForwardContext DeepseekModel::make_context(const MicroBatch& batch,
-                                           const config::RecomputeSection& recompute) const {
+ForwardContext make_context(const MicroBatch& batch, const RopeTable& rope,
+                            const config::RecomputeSection& recompute) {
   ForwardContext context;
   context.layout.num_sequences = batch.num_sequences;
   context.layout.seq_length = batch.seq_length;
-  std::tie(context.layout.cos, context.layout.sin) = rope_.at(batch.position_ids);
+  std::tie(context.layout.cos, context.layout.sin) = rope.at(batch.position_ids);
   context.layout.document_start = batch.document_start;
   context.recompute = recompute;
   return context;
@@ -73,12 +73,12 @@ at::Tensor DeepseekModel::trunk(const MicroBatch& batch, const ForwardContext& c
 }
 
 at::Tensor DeepseekModel::hidden(const MicroBatch& batch, const config::RecomputeSection& recompute) {
-  return trunk(batch, make_context(batch, recompute), nullptr);
+  return trunk(batch, make_context(batch, rope_, recompute), nullptr);
 }
 
 LossReport DeepseekModel::loss(const MicroBatch& batch, const LossCoefficients& coefficients,
                                const config::RecomputeSection& recompute, bool count_load) {
-  ForwardContext context = make_context(batch, recompute);
+  ForwardContext context = make_context(batch, rope_, recompute);
   context.balance_coefficient = coefficients.balance;
   context.count_load = count_load;
   at::Tensor balance;

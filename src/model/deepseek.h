@@ -41,6 +41,10 @@ struct LossReport {
   double balance_loss = 0;  // coefficient included, summed over layers
 };
 
+// What the layers share in a pass over `batch`.
+ForwardContext make_context(const MicroBatch& batch, const RopeTable& rope,
+                            const config::RecomputeSection& recompute = {});
+
 class DeepseekModel {
  public:
   explicit DeepseekModel(weights::ParameterRegistry& registry);  // registers every parameter
@@ -61,7 +65,6 @@ class DeepseekModel {
   weights::ParameterRegistry& registry() { return registry_; }
 
  private:
-  ForwardContext make_context(const MicroBatch& batch, const config::RecomputeSection& recompute) const;
   at::Tensor trunk(const MicroBatch& batch, const ForwardContext& context, at::Tensor* balance_loss);
   ForwardContext cache_context(int64_t first_position, int64_t count) const;
 

@@ -86,9 +86,15 @@ struct Embedding : torch::autograd::Function<Embedding> {
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x, Weight& w) { return Linear::apply(x, &w); }
+at::Tensor linear(const at::Tensor& x, Weight& w) {
+  if (w.observer) w.observer->observe(w, x);
+  return Linear::apply(x, &w);
+}
 
-at::Tensor linear_fp32(const at::Tensor& x, Weight& w) { return LinearFp32::apply(x, &w); }
+at::Tensor linear_fp32(const at::Tensor& x, Weight& w) {
+  if (w.observer) w.observer->observe(w, x);
+  return LinearFp32::apply(x, &w);
+}
 
 at::Tensor embedding(const at::Tensor& tokens, Weight& w) {
   at::Tensor anchor = at::empty({0}, w.value.options());

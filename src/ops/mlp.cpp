@@ -16,7 +16,9 @@ struct SwigluLinear : torch::autograd::Function<SwigluLinear> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up, Weight* w_down) {
     ctx->save_for_backward({gate_up});
     ctx->saved_data["weight"] = reinterpret_cast<int64_t>(w_down);
-    return at::mm(swiglu(gate_up), w_down->value.t());
+    const at::Tensor activation = swiglu(gate_up);
+    if (w_down->observer) w_down->observer->observe(*w_down, activation);
+    return at::mm(activation, w_down->value.t());
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     Weight& w_down = *reinterpret_cast<Weight*>(ctx->saved_data["weight"].toInt());

@@ -161,6 +161,7 @@ DispatchPlan plan_dispatch(const at::Tensor& indices, int64_t num_experts) {
 at::Tensor moe_experts(const at::Tensor& x, const at::Tensor& weights, const DispatchPlan& plan,
                        Weight& gate_up, Weight& down) {
   FATHOM_ASSERT(gate_up.value.size(0) == plan.num_experts);
+  if (gate_up.observer) gate_up.observer->observe_experts(gate_up, x, plan);
   return MoeExperts::apply(x, weights, &plan, &gate_up, &down);
 }
 

@@ -10,14 +10,16 @@
 namespace fathom::ops {
 
 class GradSink;
+class InputObserver;
 
 struct Weight {
   std::string label;  // for messages: the HF name, or "model.layers.3.mlp.experts.*" for a stack
   at::Tensor value;   // what a forward pass uses, in the stored dtype
   at::Tensor
       main_grad;  // same shape; float (bfloat16 under bf16_pure, double under fp64); undefined: not trained
-  bool main_grad_empty = true;  // main_grad holds no sum yet: the first contribution overwrites it
-  GradSink* sink = nullptr;     // null: contributions are added at once
+  bool main_grad_empty = true;        // main_grad holds no sum yet: the first contribution overwrites it
+  GradSink* sink = nullptr;           // null: contributions are added at once
+  InputObserver* observer = nullptr;  // null: nobody watches what the weight is multiplied with
 
   bool is_trained() const { return main_grad.defined(); }
   void add_grad(const at::Tensor& contribution);  // any float dtype, the weight's shape
@@ -33,6 +35,18 @@ class GradSink {
  public:
   virtual ~GradSink() = default;
   virtual void accumulate(Weight& weight, std::function<void(Weight&)> work) = 0;
+};
+
+struct DispatchPlan;  // ops/moe.h
+
+// Sees the inputs of a weight's forward products (calibration). Set for passes without gradients only.
+class InputObserver {
+ public:
+  virtual ~InputObserver() = default;
+  // x [T, in], as the product takes it.
+  virtual void observe(const Weight& weight, const at::Tensor& x) = 0;
+  // The stacked first projections of experts: x [T, in] before the rows are sorted; `plan` says who gets which.
+  virtual void observe_experts(const Weight& weight, const at::Tensor& x, const DispatchPlan& plan) = 0;
 };
 
 // Called by the operations in backward; does nothing for a weight that is not trained.

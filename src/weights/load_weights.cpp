@@ -21,7 +21,7 @@ void compare_copies(const ShardedReader& reader, const ParameterRegistry& regist
     const char* source = checkpoint::copied_from(spec);
     if (!source) continue;
     const ShardedReader::Location *copy = reader.find(spec.name), *original = reader.find(source);
-    if (!copy) missing.push_back(spec.name);
+    if (!checkpoint::find_stored(reader, spec.name)) missing.push_back(spec.name);
     if (!copy || !original) continue;
     const auto a = copy->bytes(), b = original->bytes();
     if (a.size() != b.size() || std::memcmp(a.data(), b.data(), a.size()) != 0)
@@ -31,6 +31,26 @@ void compare_copies(const ShardedReader& reader, const ParameterRegistry& regist
 }
 
 }  // namespace
+
+void load_parameters(ParameterRegistry& registry, const ShardedReader& reader,
+                     const std::filesystem::path& directory, const std::function<void(uint64_t)>& advance) {
+  std::vector<float> buffer;
+  for (Parameter& parameter : registry.parameters()) {
+    for (const Piece& piece : parameter.pieces) {
+      const std::string& name = piece.spec->name;
+      const std::optional<checkpoint::StoredTensor> stored = checkpoint::find_stored(reader, name);
+      if (!stored)
+        throw checkpoint::missing_tensor(directory.string(), name, *piece.spec, registry.model(),
+                                         "--set model.num_nextn_predict_layers=0 trains without");
+      checkpoint::check_shape(stored->file, name, stored->shape, piece.spec->shape);
+      FATHOM_ASSERT(piece.is_whole());
+      buffer.resize(static_cast<size_t>(piece.numel()));
+      checkpoint::read_as_float(reader, name, 0, piece.numel(), buffer.data());
+      registry.set_piece(parameter, piece, buffer.data());
+      if (advance) advance(stored->bytes);
+    }
+  }
+}
 
 void load_weights(ParameterRegistry& registry, const std::filesystem::path& directory) {
   const ShardedReader reader(directory);
@@ -42,23 +62,7 @@ void load_weights(ParameterRegistry& registry, const std::filesystem::path& dire
   checkpoint::mention_unlisted(reader, directory.string());
   compare_copies(reader, registry, directory.string());
   Progress progress("loading " + directory.filename().string(), reader.total_bytes(), "B");
-  std::vector<float> buffer;
-  for (Parameter& parameter : registry.parameters()) {
-    for (const Piece& piece : parameter.pieces) {
-      const std::string& name = piece.spec->name;
-      const ShardedReader::Location* location = reader.find(name);
-      if (!location)
-        throw checkpoint::missing_tensor(directory.string(), name, *piece.spec, registry.model(),
-                                         "--set model.num_nextn_predict_layers=0 trains without");
-      checkpoint::check_shape(location->file->path().string(), name, location->entry->shape,
-                              piece.spec->shape);
-      FATHOM_ASSERT(piece.is_whole());
-      buffer.resize(static_cast<size_t>(piece.numel()));
-      checkpoint::read_as_float(reader, name, 0, piece.numel(), buffer.data());
-      registry.set_piece(parameter, piece, buffer.data());
-      progress.advance(location->entry->bytes);
-    }
-  }
+  load_parameters(registry, reader, directory, [&](uint64_t bytes) { progress.advance(bytes); });
   if (reader.total_bytes() > (uint64_t{1} << 30)) progress.finish();
 }
 

@@ -1,7 +1,9 @@
 // An HF checkpoint directory into a registry: every parameter filled from its named tensors, or an error.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "formats/sharded_safetensors.h"
@@ -16,5 +18,11 @@ namespace fathom::weights {
 // copies of embedding and head are not read: the trunk's hold, with a notice where one is missing and a warning where
 // one differs.
 void load_weights(ParameterRegistry& registry, const std::filesystem::path& directory);
+
+// What `registry` holds, which may be a part of the model only (a layer); other tensors are not looked at. `advance` is
+// called with the stored bytes of each tensor that is read.
+void load_parameters(ParameterRegistry& registry, const formats::ShardedReader& reader,
+                     const std::filesystem::path& directory,
+                     const std::function<void(uint64_t)>& advance = {});
 
 }  // namespace fathom::weights

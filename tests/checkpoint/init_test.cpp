@@ -50,7 +50,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(InitCheckpoint, a_published_fp8_config_is_followed_or_left) {
   config::ModelConfig model = small_model();
-  model.quantization = fp8_quantization(ScaleFormat::float32);
+  model.quantization = config::fp8_config("");
   const test::ScratchDirectory scratch;
   init_checkpoint(model, Dtype::BF16, 3, scratch / "plain");
   EXPECT_FALSE(inspect(scratch / "plain").model->quantization);
