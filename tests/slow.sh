@@ -41,6 +41,18 @@ checkpoints_in_transformers() {
   bash tests/check_transformers.sh
 }
 
+gguf_in_llama_cpp() {
+  build release fathom
+  local list=tests/llama_cpp_requirements.txt
+  if ! cmp -s $list .deps/llama/requirements.txt; then
+    rm -rf .deps/llama
+    python3 -m venv .deps/llama
+    .deps/llama/bin/python -m pip install --quiet -r $list >&2
+    cp $list .deps/llama/
+  fi
+  bash tests/check_llama_cpp.sh
+}
+
 tokenizer_against() {  # hf|tiktoken ARGUMENTS...
   build release fathom
   need_oracle
@@ -57,6 +69,7 @@ task_test_slow() {
   record "thread sanitizer" sanitized_tests tsan
   record "fixtures made anew" fixtures_made_anew
   record "checkpoints in transformers" checkpoints_in_transformers
+  record "GGUF in llama.cpp" gguf_in_llama_cpp
   record "tokenizer against HF tokenizers" tokenizer_against hf --count 100000 --corpora
   record "tokenizer against tiktoken" tokenizer_against tiktoken --count 20000
   record "fuzzing, $fuzz_seconds s a target" task_fuzz all "$fuzz_seconds"

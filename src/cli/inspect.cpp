@@ -9,6 +9,8 @@
 #include "base/progress.h"
 #include "checkpoint/inspect.h"
 #include "cli/commands.h"
+#include "cli/inspect_gguf.h"
+#include "formats/gguf.h"
 
 namespace fathom::cli {
 namespace {
@@ -116,6 +118,11 @@ std::string to_text(const CheckpointDifference& difference) {
 }
 
 void run(const Options& options) {
+  if (formats::is_gguf_file(options.path)) {
+    if (!options.other.empty())
+      throw UsageError("--diff compares checkpoints, not GGUF files: {}", options.path);
+    return print(gguf_report(options.path, options.json, options.tensors));
+  }
   const Inspection inspection = checkpoint::inspect(options.path);
   if (options.other.empty()) {
     print(options.json ? to_json(inspection).dump() + "\n" : to_text(inspection, options.tensors));
@@ -143,7 +150,7 @@ void add_inspect(CLI::App& app) {
   command
       ->add_option("path", options->path,
                    "a checkpoint directory (its manifest is verified), a run's output directory (its newest "
-                   "checkpoint), a .safetensors file, or a config.json")
+                   "checkpoint), a .safetensors or .gguf file, or a config.json")
       ->required()
       ->option_text("PATH");
   command->add_option("--diff", options->other, "compare with this one: names, dtypes, shapes, every value");
@@ -153,6 +160,7 @@ void add_inspect(CLI::App& app) {
       "Examples:\n"
       "  fathom inspect out/tiny/checkpoints/step_00000200\n"
       "  fathom inspect configs/models/deepseek-v3-671b.json --tensors\n"
+      "  fathom inspect DeepSeek-V2-Lite-q8_0.gguf --tensors\n"
       "  fathom inspect A --diff B --json | jq .diff");
   command->callback([options] { run(*options); });
 }
