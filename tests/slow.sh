@@ -11,6 +11,7 @@ slow_parts=(
   "tsan|thread sanitizer|sanitized_tests tsan"
   "fixtures|fixtures made anew|fixtures_made_anew"
   "transformers|checkpoints in transformers|checkpoints_in_transformers"
+  "gguf|GGUF in llama.cpp|gguf_in_llama_cpp"
   "hf|tokenizer against HF tokenizers|tokenizer_against hf --count 100000 --corpora"
   "tiktoken|tokenizer against tiktoken|tokenizer_against tiktoken --count 20000"
   "fuzz|fuzzing, $fuzz_seconds s a target|task_fuzz all $fuzz_seconds"
@@ -53,6 +54,18 @@ checkpoints_in_transformers() {
   build release fathom
   need_oracle
   bash tests/check_transformers.sh
+}
+
+gguf_in_llama_cpp() {
+  build release fathom
+  local list=tests/llama_cpp_requirements.txt
+  if ! cmp -s $list .deps/llama/requirements.txt; then
+    rm -rf .deps/llama
+    python3 -m venv .deps/llama
+    .deps/llama/bin/python -m pip install --quiet -r $list >&2
+    cp $list .deps/llama/
+  fi
+  bash tests/check_llama_cpp.sh
 }
 
 tokenizer_against() {  # hf|tiktoken ARGUMENTS...

@@ -1,4 +1,5 @@
 // fathom convert: a checkpoint in another layout, dtype, other file sizes, with fewer layers or experts.
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -7,6 +8,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/gguf_export.h"
 #include "checkpoint/run_directory.h"
 #include "cli/commands.h"
 #include "cli/shard_size.h"
@@ -26,15 +28,17 @@ checkpoint::Layout parse_layout(const std::string& format) {
   for (const Layout layout : {Layout::hf, Layout::mindformers_train, Layout::mindformers_train_gmm,
                               Layout::mindformers_infer, Layout::mcore})
     if (format == checkpoint::layout_name(layout)) return layout;
-  throw UsageError(
-      "--format {} is not built yet: this version writes hf, mindformers-train, mindformers-train-gmm, "
-      "mindformers-infer and mcore",
-      format);
+  throw UsageError("--format {}: there is no such format", format);
 }
 
-void set_layout(const Flags& flags, checkpoint::ConvertOptions& options) {
+void set_source(const Flags& flags, checkpoint::SourceOptions& source) {
+  source.config = flags.config;
+  if (!flags.mtp_halves.empty()) source.swaps_mtp_halves = flags.mtp_halves == "swapped";
+  if (!flags.mcore_fc1.empty()) source.has_interleaved_fc1 = flags.mcore_fc1 == "interleaved";
+}
+
+void set_layout(const Flags& flags, checkpoint::LayoutOptions& layout) {
   using checkpoint::Layout;
-  checkpoint::LayoutOptions& layout = options.layout;
   layout.layout = parse_layout(flags.format);
   if (!flags.max_shard_size.empty() && layout.layout != Layout::hf)
     throw UsageError("--max-shard-size goes with --format hf: {} has a file for each layer", flags.format);
@@ -46,20 +50,31 @@ void set_layout(const Flags& flags, checkpoint::ConvertOptions& options) {
     layout.mcore_version = checkpoint::McoreVersion::r1_8;
     layout.has_interleaved_fc1 = true;
   }
-  options.source.config = flags.config;
-  if (!flags.mtp_halves.empty())
-    options.source.swaps_mtp_halves = layout.swaps_mtp_halves = flags.mtp_halves == "swapped";
-  if (!flags.mcore_fc1.empty())
-    options.source.has_interleaved_fc1 = layout.has_interleaved_fc1 = flags.mcore_fc1 == "interleaved";
+  if (!flags.mtp_halves.empty()) layout.swaps_mtp_halves = flags.mtp_halves == "swapped";
+  if (!flags.mcore_fc1.empty()) layout.has_interleaved_fc1 = flags.mcore_fc1 == "interleaved";
+}
+
+void report(const std::string& destination, const checkpoint::ConvertReport& report) {
+  log::info("{}: {} tensors, {} in {} file{}", destination, report.tensors,
+            format_bytes(static_cast<double>(report.bytes)), report.files, report.files == 1 ? "" : "s");
 }
 
 void run(Flags& flags) {
-  set_layout(flags, flags.options);
+  const std::filesystem::path source = checkpoint::resolve_checkpoint(flags.source);
+  if (flags.format == "gguf") {
+    if (!flags.options.scale_format.empty() || !flags.max_shard_size.empty())
+      throw UsageError(
+          "--format gguf writes one file without fp8: leave --scale-fmt and --max-shard-size out");
+    checkpoint::GgufOptions options;
+    options.dtype = flags.options.dtype;
+    options.cut = flags.options.cut;
+    set_source(flags, options.source);
+    return report(flags.directory, checkpoint::export_gguf(source, flags.directory, options));
+  }
+  set_source(flags, flags.options.source);
+  set_layout(flags, flags.options.layout);
   if (!flags.max_shard_size.empty()) flags.options.max_shard_bytes = parse_shard_size(flags.max_shard_size);
-  const checkpoint::ConvertReport report = checkpoint::convert_checkpoint(
-      checkpoint::resolve_checkpoint(flags.source), flags.directory, flags.options);
-  log::info("{}: {} tensors, {} in {} file{}", flags.directory, report.tensors,
-            format_bytes(static_cast<double>(report.bytes)), report.files, report.files == 1 ? "" : "s");
+  report(flags.directory, checkpoint::convert_checkpoint(source, flags.directory, flags.options));
 }
 
 }  // namespace
@@ -74,20 +89,20 @@ void add_convert(CLI::App& app) {
                    "the directory of an HF or MindFormers checkpoint, or of a run: its newest good one")
       ->required()
       ->option_text("SRC");
-  command->add_option("directory", flags->directory, "where to write; made if missing")
+  command->add_option("directory", flags->directory, "where to write; a directory is made if missing")
       ->required()
       ->option_text("DST");
   command
       ->add_option(
           "--format", flags->format,
-          "hf (the default), mindformers-train, mindformers-train-gmm, mindformers-infer or mcore; gguf "
-          "is not built yet")
+          "hf (the default), mindformers-train, mindformers-train-gmm, mindformers-infer, mcore, or gguf: "
+          "one file for llama.cpp, DST")
       ->check(CLI::IsMember(
           {"hf", "mindformers-train", "mindformers-train-gmm", "mindformers-infer", "mcore", "gguf"}));
   command
       ->add_option("--dtype", flags->options.dtype,
-                   "bf16, fp32, fp16 or fp8 (128x128 blocks); left out: as stored")
-      ->check(CLI::IsMember({"bf16", "fp32", "fp16", "fp8"}));
+                   "bf16, fp32, fp16, fp8 (128x128 blocks), and of gguf q8_0, q4_0; left out: as stored")
+      ->check(CLI::IsMember({"bf16", "fp32", "fp16", "fp8", "q8_0", "q4_0"}));
   command
       ->add_option("--scale-fmt", flags->options.scale_format,
                    "with --dtype fp8: float32 scales, or ue8m0 (powers of two); left out: as the source's")
@@ -123,13 +138,15 @@ void add_convert(CLI::App& app) {
       ->check(CLI::IsMember({"qkv", "ffn"}))
       ->option_text("PARTS");
   command->footer(
-      "A conversion that was stopped goes on when the same command is given again.\n"
+      "A conversion that was stopped goes on when the same command is given again; one to gguf starts anew.\n"
       "Examples:\n"
       "  fathom convert DeepSeek-V3 DeepSeek-V3-bf16 --dtype bf16\n"
       "  fathom convert out/tiny out/tiny-fp8 --dtype fp8\n"
       "  fathom convert DeepSeek-V3 small --layers 0-2,60 --experts 0-15 --drop-mtp --dtype bf16\n"
       "  fathom convert DeepSeek-V3 ms-train --format mindformers-train-gmm\n"
-      "  fathom convert unified_safe trained-hf --config DeepSeek-V3/config.json --dtype bf16");
+      "  fathom convert unified_safe trained-hf --config DeepSeek-V3/config.json --dtype bf16\n"
+
+      "  fathom convert DeepSeek-V2-Lite DeepSeek-V2-Lite-q8_0.gguf --format gguf --dtype q8_0");
   command->callback([flags] { run(*flags); });
 }
 

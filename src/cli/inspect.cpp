@@ -5,7 +5,9 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/inspect_gguf.h"
 #include "cli/inspect_text.h"
+#include "formats/gguf.h"
 
 namespace fathom::cli {
 namespace {
@@ -21,6 +23,11 @@ void print(const std::string& text) {
 }
 
 void run(const Options& options) {
+  if (formats::is_gguf_file(options.path)) {
+    if (!options.other.empty() || options.checksum)
+      throw UsageError("--diff and --checksum are for checkpoints, not GGUF files: {}", options.path);
+    return print(gguf_report(options.path, options.json, options.tensors));
+  }
   checkpoint::Inspection inspection = checkpoint::inspect(options.path);
   if (options.checksum) checkpoint::add_checksums(inspection);
   Json json = options.json ? to_json(inspection) : Json();
@@ -49,7 +56,7 @@ void add_inspect(CLI::App& app) {
       ->add_option(
           "path", options->path,
           "a checkpoint directory, a run's output directory (its newest good checkpoint), a .safetensors "
-          "file, or a config.json")
+          "or .gguf file, or a config.json")
       ->required()
       ->option_text("PATH");
   command->add_option("--diff", options->other,
@@ -65,6 +72,7 @@ void add_inspect(CLI::App& app) {
       "  fathom inspect out/tiny\n"
       "  fathom inspect configs/models/deepseek-v3-671b.json --tensors\n"
       "  fathom inspect DeepSeek-V3 --checksum --json | jq .checksum\n"
+      "  fathom inspect DeepSeek-V2-Lite-q8_0.gguf --tensors\n"
       "  fathom inspect A --diff B --json | jq .diff");
   command->callback([options] { run(*options); });
 }

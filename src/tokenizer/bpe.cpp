@@ -160,6 +160,39 @@ void Bpe::add_merge(std::string_view left, std::string_view right, const std::st
   insert_merge({pair_of(left_id, right_id), rank, id});
 }
 
+std::vector<std::pair<int32_t, int32_t>> Bpe::merges() const {
+  std::vector<Merge> by_rank;
+  for (const Merge& merge : merges_)
+    if (merge.pair != kNoPair) by_rank.push_back(merge);
+  std::sort(by_rank.begin(), by_rank.end(), [](const Merge& a, const Merge& b) { return a.rank < b.rank; });
+  std::vector<std::pair<int32_t, int32_t>> result;
+  std::vector<int32_t> parts;
+  for (size_t i = 0; i < by_rank.size();) {
+    size_t next = i + 1;
+    while (next < by_rank.size() && by_rank[next].rank == by_rank[i].rank) ++next;
+    parts = {static_cast<int32_t>(by_rank[i].pair >> 32), static_cast<int32_t>(by_rank[i].pair)};
+    if (next - i > 1) {
+      parts.clear();
+      for (const char byte : bytes(by_rank[i].id)) parts.push_back(byte_ids_[static_cast<uint8_t>(byte)]);
+      while (parts.size() > 2) {
+        size_t at = parts.size();
+        const Merge* best = nullptr;
+        for (size_t j = 0; j + 1 < parts.size(); ++j) {
+          const Merge* merge = find_merge(parts[j], parts[j + 1]);
+          if (merge && merge->rank < by_rank[i].rank && (!best || merge->rank < best->rank))
+            best = merge, at = j;
+        }
+        if (!best) break;
+        parts[at] = best->id;
+        parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(at) + 1);
+      }
+    }
+    if (parts.size() == 2) result.emplace_back(parts[0], parts[1]);
+    i = next;
+  }
+  return result;
+}
+
 void Bpe::finish(bool ignore_merges, const std::string& where) {
   ignore_merges_ = ignore_merges;
   if (merges_.empty()) reserve(0, 0);

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fathom::tokenizer {
@@ -69,6 +70,9 @@ class Bpe {
     return {bytes_.data() + byte_offsets_[i], byte_offsets_[i + 1] - byte_offsets_[i]};
   }
   const StringTable& vocab() const { return vocab_; }
+  // The merges (left, right) in the order in which they count. Where several pairs share a rank (tiktoken), the one that
+  // makes the token out of its bytes by merges of lower ranks; none where that leaves more than two parts.
+  std::vector<std::pair<int32_t, int32_t>> merges() const;
 
  private:
   struct Merge {

@@ -49,21 +49,25 @@ bool Tokenizer::is_in(const fs::path& dir) {
   return fs::exists(dir / "tokenizer.json", error) || fs::exists(dir / "tiktoken.model", error);
 }
 
-Tokenizer Tokenizer::load(const fs::path& file_or_dir) {
-  auto data = std::make_shared<TokenizerData>();
-  data->path = file_or_dir;
+void read_tokenizer(const fs::path& file_or_dir, TokenizerData& data) {
+  data.path = file_or_dir;
   std::error_code error;
-  if (fs::is_directory(data->path, error)) {
-    data->path = file_or_dir / "tokenizer.json";
-    if (!fs::exists(data->path, error)) data->path = file_or_dir / "tiktoken.model";
-    if (!fs::exists(data->path, error))
+  if (fs::is_directory(data.path, error)) {
+    data.path = file_or_dir / "tokenizer.json";
+    if (!fs::exists(data.path, error)) data.path = file_or_dir / "tiktoken.model";
+    if (!fs::exists(data.path, error))
       throw FileError("there is no tokenizer.json in {}, and no tiktoken.model either", file_or_dir.string());
   }
-  if (is_tiktoken(data->path))
-    read_tiktoken_model(*data);
+  if (is_tiktoken(data.path))
+    read_tiktoken_model(data);
   else
-    read_tokenizer_json(*data);
-  read_config(data->path.parent_path() / "tokenizer_config.json", *data);
+    read_tokenizer_json(data);
+  read_config(data.path.parent_path() / "tokenizer_config.json", data);
+}
+
+Tokenizer Tokenizer::load(const fs::path& file_or_dir) {
+  auto data = std::make_shared<TokenizerData>();
+  read_tokenizer(file_or_dir, *data);
   return Tokenizer(std::move(data));
 }
 

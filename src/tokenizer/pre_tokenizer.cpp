@@ -34,6 +34,13 @@ namespace {
 constexpr const char* kByteLevelPattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+std::string kimi_pattern() {
+  std::string pattern;
+  for (const char* const alternative : kKimiPatterns)
+    pattern += (pattern.empty() ? "" : "|") + std::string(alternative);
+  return pattern;
+}
+
 std::string type_of(const Json& json, const std::string& where) {
   if (!json.is_object() || !json.contains("type") || !json["type"].is_string())
     throw ConfigError("{}: expected an object with a \"type\"", where);
@@ -62,12 +69,27 @@ PreTokenizer PreTokenizer::from_json(const Json& json, const std::string& where)
   return result;
 }
 
+std::string_view PreTokenizer::scheme() const {
+  const auto is_split = [&](size_t step, std::string_view begin, bool is_whole) {
+    const std::string_view pattern =
+        steps_[step].kind == Step::Kind::split ? std::string_view(steps_[step].regex.pattern()) : "";
+    return is_whole ? pattern == begin : pattern.starts_with(begin);
+  };
+  if (is_v3_) return "deepseek-v3";
+  if (steps_.size() == 1 && is_split(0, kByteLevelPattern, true)) return "gpt-2";
+  if (steps_.size() == 1 && is_split(0, kimi_pattern(), true)) return "kimi-k2";
+  // The second and third list letters and punctuation by the hundred; the others tell V2 from DeepSeek-Coder.
+  if (steps_.size() == 6 && is_split(0, "[\r\n]", true) && is_split(1, "\\s?[A-Za-z\u00B5\u00C0-", false) &&
+      is_split(2, "\\s?[!-/:-~", false) && is_split(3, "\\s+$", true) &&
+      is_split(4, "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+", true) &&
+      steps_[5].kind == Step::Kind::digits_individual)
+    return "deepseek-llm";
+  return "";
+}
+
 PreTokenizer PreTokenizer::kimi() {
-  std::string pattern;
-  for (const char* const alternative : kKimiPatterns)
-    pattern += (pattern.empty() ? "" : "|") + std::string(alternative);
   PreTokenizer result;
-  result.steps_.push_back({Step::Kind::split, Regex(pattern, "the pattern of Kimi")});
+  result.steps_.push_back({Step::Kind::split, Regex(kimi_pattern(), "the pattern of Kimi")});
   result.has_byte_level_ = true;
   return result;
 }

@@ -28,6 +28,8 @@ class PreTokenizer {
   static PreTokenizer kimi();
 
   bool is_v3() const { return is_v3_; }
+  // The name by which llama.cpp knows these steps: deepseek-v3, deepseek-llm (V2), kimi-k2 or gpt-2; empty: none.
+  std::string_view scheme() const;
   void use_generic() { is_v3_ = false; }  // for tests that compare the two ways
 
   // Calls emit(std::string_view piece) for the pieces of well-formed UTF-8, in order; together they are the

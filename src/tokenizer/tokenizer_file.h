@@ -1,5 +1,5 @@
-// The files that a tokenizer is read from (internal to tokenizer/). Each function fills `data`, whose path is set, and
-// throws FileError and ConfigError.
+// The files that a tokenizer is read from (internal to tokenizer/). Each function fills `data`, whose path is set (but
+// by the first), and throws FileError and ConfigError.
 #pragma once
 
 #include <string>
@@ -8,6 +8,9 @@
 #include "tokenizer/tokenizer_data.h"
 
 namespace fathom::tokenizer {
+
+// All of it, as Tokenizer::load.
+void read_tokenizer(const std::filesystem::path& file_or_dir, TokenizerData& data);
 
 // All but bos_id, eos_id, add_bos_token and add_eos_token, from a tokenizer.json.
 void read_tokenizer_json(TokenizerData& data);

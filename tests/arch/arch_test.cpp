@@ -43,7 +43,7 @@ const std::map<std::string, std::set<std::string>> kMaySee = [] {
       {"data", {"formats", "tokenizer", "config"}},
       {"ops", {"kernels", "config"}},
       {"parallel", {"config"}},
-      {"checkpoint", {"formats", "config", "kernels"}},
+      {"checkpoint", {"formats", "tokenizer", "config", "kernels"}},
       {"weights", {"formats", "config", "ops", "checkpoint"}},
       {"model", below_model},
       {"train", below_train},
