@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
+#include <numeric>
+#include <set>
+#include <thread>
 #include <vector>
 
 #include "base/bfloat16.h"
@@ -73,6 +77,84 @@ TEST(Safetensors, reads_what_the_reference_writer_wrote) {
   EXPECT_THAT(values<uint16_t>(file.bytes("\xe6\x9d\x83\xe9\x87\x8d")), ElementsAre(7));
   EXPECT_EQ(file.find("norm"), nullptr);
   EXPECT_THROW(file.at("norm"), CheckpointError);
+}
+
+// Written again by us from the declarations that were read, a file of the reference writer has the same bytes: so it reads what
+// we write, dtype by dtype (its order of tensors is by size, then name).
+TEST(Safetensors, every_dtype_is_read_from_and_written_as_the_reference_writer_does) {
+  const std::filesystem::path folder = FATHOM_SOURCE_DIR "/tests/formats/data";
+  std::set<std::string_view> dtypes;
+  for (const char* name : {"hf_dtypes.safetensors", "hf_mixed.safetensors"}) {
+    const SafetensorsFile theirs(folder / name);
+    std::vector<TensorDeclaration> declared;
+    for (const TensorEntry& entry : theirs.tensors()) {
+      declared.push_back({entry.name, entry.dtype, entry.shape});
+      dtypes.insert(dtype_name(entry.dtype));
+    }
+    const test::ScratchDirectory scratch;
+    SafetensorsWriter writer(scratch / "ours.safetensors", declared, theirs.metadata());
+    for (const TensorDeclaration& tensor : declared) writer.write(tensor.name, theirs.bytes(tensor.name));
+    writer.commit();
+    EXPECT_TRUE(read_text_file(scratch / "ours.safetensors") == read_text_file(folder / name)) << name;
+  }
+  EXPECT_EQ(dtypes.size(), 20u);  // all but the two of 6 bits, which torch has not
+
+  const SafetensorsFile theirs(folder / "hf_dtypes.safetensors");
+  const std::map<std::string, std::pair<std::string_view, std::vector<int64_t>>> expected = {
+      {"float64", {"F64", {2}}},
+      {"bfloat16", {"BF16", {8}}},
+      {"uint16", {"U16", {8}}},
+      {"float8_e4m3fn", {"F8_E4M3", {16}}},
+      {"float8_e5m2", {"F8_E5M2", {16}}},
+      {"float8_e8m0fnu", {"F8_E8M0", {16}}},
+      {"float8_e4m3fnuz", {"F8_E4M3FNUZ", {16}}},
+      {"float8_e5m2fnuz", {"F8_E5M2FNUZ", {16}}},
+      {"float4_e2m1fn_x2", {"F4", {32}}},
+      {"complex64", {"C64", {2}}},
+      {"int4.weight_packed", {"I32", {8, 2}}},
+      {"int4.weight_packed_u8", {"U8", {8, 8}}},
+  };
+  for (const auto& [name, what] : expected) {
+    EXPECT_EQ(dtype_name(theirs.at(name).dtype), what.first) << name;
+    EXPECT_EQ(theirs.at(name).shape, what.second) << name;
+  }
+  std::vector<uint8_t> counting(16);
+  std::iota(counting.begin(), counting.end(), uint8_t{0});
+  for (const char* name : {"float64", "float16", "float8_e5m2", "float4_e2m1fn_x2", "complex64", "uint64"})
+    EXPECT_EQ(values<uint8_t>(theirs.bytes(name)), counting) << name;
+  const std::vector<uint8_t> packed = values<uint8_t>(theirs.bytes("int4.weight_packed"));
+  EXPECT_EQ(packed, values<uint8_t>(theirs.bytes("int4.weight_packed_u8")));
+  for (size_t i = 0; i < packed.size(); ++i) EXPECT_EQ(packed[i], i * 37 % 256);
+}
+
+TEST(Safetensors, slices_from_many_threads_make_the_file) {
+  const test::ScratchDirectory scratch;
+  constexpr int64_t kTensors = 5, kBytes = 100'003, kSlice = 777;
+  std::vector<TensorDeclaration> tensors;
+  for (int64_t t = 0; t < kTensors; ++t) tensors.push_back({"t" + std::to_string(t), Dtype::U8, {kBytes}});
+  SafetensorsWriter writer(scratch / "a.safetensors", tensors);
+  const auto value = [](int64_t t, int64_t i) { return static_cast<std::byte>(t * 31 + i * 7 % 251); };
+  std::atomic<int64_t> next{0};
+  constexpr int64_t kSlices = (kBytes + kSlice - 1) / kSlice;
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread)
+    threads.emplace_back([&] {
+      for (int64_t work; (work = next.fetch_add(1)) < kTensors * kSlices;) {
+        const int64_t t = work % kTensors, begin = work / kTensors * kSlice,
+                      end = std::min(kBytes, begin + kSlice);
+        std::vector<std::byte> bytes;
+        for (int64_t i = begin; i < end; ++i) bytes.push_back(value(t, i));
+        writer.write_slice("t" + std::to_string(t), static_cast<uint64_t>(begin), bytes);
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  writer.commit();
+  const SafetensorsFile file(scratch / "a.safetensors");
+  for (int64_t t = 0; t < kTensors; ++t) {
+    const std::span<const std::byte> bytes = file.bytes("t" + std::to_string(t));
+    for (int64_t i = 0; i < kBytes; ++i)
+      ASSERT_EQ(bytes[static_cast<size_t>(i)], value(t, i)) << t << " " << i;
+  }
 }
 
 TEST(Safetensors, written_files_read_back_aligned) {
@@ -197,6 +279,31 @@ TEST(Safetensors, hostile_headers_are_refused_by_name_and_place) {
   EXPECT_THAT(two("[0,4]", "[0,4]", 4), HasSubstr("overlaps"));
   EXPECT_THAT(two("[0,4]", "[5,9]", 9), HasSubstr("no holes"));
   EXPECT_THAT(two("[1,5]", "[5,9]", 9), HasSubstr("no holes"));
+}
+
+TEST(Safetensors, a_refusal_names_tensor_and_offset) {
+  const auto two = [](const std::string& first, const std::string& second, size_t bytes) {
+    return refusal(R"({"first":{"dtype":"U8","shape":[4],"data_offsets":)" + first +
+                       R"(},"second":{"dtype":"U8","shape":[4],"data_offsets":)" + second + "}}",
+                   bytes);
+  };
+  const std::string overlap = two("[0,4]", "[3,7]", 7);
+  EXPECT_THAT(overlap,
+              HasSubstr("tensor \"second\" at byte 125 overlaps tensor \"first\", which ends at byte 126"));
+  EXPECT_THAT(two("[0,4]", "[5,9]", 9), HasSubstr("bytes 126 to 127 before tensor \"second\""));
+  EXPECT_THAT(two("[0,4]", "[4,8]", 7),
+              HasSubstr("tensor \"second\": data_offsets [4, 8] end past the file"));
+  EXPECT_THAT(two("[0,4]", "[4,9]", 9),
+              HasSubstr("tensor \"second\": U8 [4] needs 4 bytes, but data_offsets [4, 9]"));
+  EXPECT_THAT(refusal(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}})", 8),
+              HasSubstr("tensor \"a\": the size of F32 [4611686018427387904, 4] overflows"));
+  EXPECT_THAT(refusal("{\"ab\xff\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0),
+              HasSubstr("not valid JSON at byte 5"));
+  std::string long_header = file_text("{}", 0);
+  const uint64_t length = 100'000'001;
+  std::memcpy(long_header.data(), &length, 8);
+  EXPECT_THAT(refusal(long_header),
+              HasSubstr("say that the header has 100000001 bytes; over 100000000 is refused"));
 }
 
 TEST(Safetensors, every_truncation_of_a_real_file_is_refused) {
