@@ -31,8 +31,11 @@ find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)
 find_library(YAML_CPP yaml-cpp REQUIRED)
 find_library(ZSTD zstd REQUIRED)
+find_library(SQLITE sqlite3 REQUIRED)
 add_library(zstd INTERFACE)
 target_link_libraries(zstd INTERFACE ${ZSTD})
+add_library(sqlite INTERFACE)  # indices of MindRecord files
+target_link_libraries(sqlite INTERFACE ${SQLITE})
 add_library(xxhash_headers INTERFACE)  # Debian's header, used inline
 add_library(yaml_cpp INTERFACE)
 target_link_libraries(yaml_cpp INTERFACE ${YAML_CPP})

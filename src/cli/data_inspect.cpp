@@ -9,11 +9,14 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "cli/data_commands.h"
+#include "cli/sft_inspect.h"
 #include "cli/window_text.h"
 #include "config/recipe.h"
 #include "data/builder.h"
+#include "data/sft_dataset.h"
 #include "data/training_data.h"
 #include "formats/indexed_dataset.h"
+#include "formats/mindrecord.h"
 #include "tokenizer/tokenizer.h"
 #include "train/run_plan.h"
 
@@ -178,6 +181,10 @@ void run_inspect(InspectFlags& flags) {
   const std::filesystem::path path = flags.path;
   if (path.extension() == ".yaml" || path.extension() == ".yml") return inspect_recipe(flags);
   if (!flags.set.empty()) throw UsageError("--set: {} is a dataset, not a recipe (.yaml)", flags.path);
+  const LookAt look{flags.path, flags.sample, flags.count, flags.json};
+  const auto tokenizer = [&] { return flags.sample >= 0 ? find_tokenizer(flags, "") : std::nullopt; };
+  if (formats::MindRecordFile::is_one(path)) return inspect_mindrecord(look, tokenizer());
+  if (flags.section.seq_length == 0 && data::SftDataset::is_one(path)) return inspect_sft(look, tokenizer());
   const auto metadata = data::read_dataset_metadata(flags.path);
   const formats::IndexedDataset dataset(flags.path);
   Json facts = dataset_facts(dataset, metadata);
@@ -190,14 +197,19 @@ void run_inspect(InspectFlags& flags) {
 
 void add_data_inspect(CLI::App& data) {
   CLI::App* command = data.add_subcommand(
-      "inspect", "Show what a .bin/.idx dataset holds, or the samples that a recipe trains on");
+      "inspect",
+      "Show what a dataset (.bin/.idx, fine-tuning data, MindRecord) holds, or a recipe's samples");
   const auto flags = std::make_shared<InspectFlags>();
   flags->section.seq_length = 0;
-  command->add_option("path", flags->path, "a dataset (its prefix, .bin or .idx), or a recipe (.yaml)")
+  command
+      ->add_option("path", flags->path,
+                   "a dataset (its prefix, .bin or .idx), a MindRecord file, or a recipe (.yaml)")
       ->required();
   command
-      ->add_option("--sample", flags->sample,
-                   "show this training sample (of a dataset without --seq-length: this document)")
+      ->add_option(
+          "--sample", flags->sample,
+          "show this training sample (of a dataset without --seq-length: this document; of fine-tuning data "
+          "this row, token by token)")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--count", flags->count, "show so many, from --sample on")
       ->check(CLI::PositiveNumber)
@@ -238,6 +250,7 @@ void add_data_inspect(CLI::App& data) {
       "  fathom data inspect out/wiki_train\n"
       "  fathom data inspect out/wiki_train --sample 3 --tokenizer assets/tokenizer\n"
       "  fathom data inspect out/wiki_train --seq-length 512 --sample 0 --json\n"
+      "  fathom data inspect out/alpaca --sample 0 --tokenizer DIR\n"
       "  fathom data inspect configs/recipes/demo.yaml --sample 0 --count 2");
   command->callback([flags] { run_inspect(*flags); });
 }

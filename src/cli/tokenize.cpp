@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "chat/template.h"
+#include "chat/training.h"
 #include "cli/commands.h"
 #include "tokenizer/tokenizer.h"
 
@@ -15,7 +17,9 @@ namespace fathom::cli {
 namespace {
 
 struct Options {
-  std::string tokenizer, file, text, special_tokens = "text";
+  std::string tokenizer, file, text, special_tokens = "text", chat, chat_template = "auto";
+  bool thinking = false, no_generation_prompt = false, mend_tool_calls = false,
+       tools_in_system_prompt = false;
   bool has_text = false, decode = false, add_bos = false, skip_special_tokens = false, json = false,
        json_lines = false;
 };
@@ -66,6 +70,7 @@ class Command {
       : options_(options), tokenizer_(tokenizer::Tokenizer::load(options.tokenizer)) {}
 
   void run() {
+    if (!options_.chat.empty()) return run_chat();
     const std::string input = options_.has_text                               ? options_.text
                               : options_.file.empty() || options_.file == "-" ? read_standard_input()
                                                                               : read_text_file(options_.file);
@@ -83,6 +88,25 @@ class Command {
   }
 
  private:
+  // A conversation as a server would send it to the model.
+  void run_chat() {
+    const auto which = options_.chat_template == "auto" ? chat::template_of(tokenizer_.path().parent_path())
+                                                        : chat::find_template(options_.chat_template);
+    if (!which)
+      throw ConfigError(
+          "{}: no chat template stands beside it: name one with --chat-template v3|v3-0324|r1|v3.1",
+          tokenizer_.path().string());
+    const chat::Conversation conversation =
+        chat::parse_conversation(read_json_file(options_.chat), options_.chat);
+    const chat::Segments segments = chat::render(*which, conversation,
+                                                 {!options_.no_generation_prompt, options_.thinking,
+                                                  options_.mend_tool_calls, options_.tools_in_system_prompt});
+    std::vector<int32_t> ids;
+    chat::encode_segments(segments, tokenizer_, scratch_, ids);
+    const std::string text = chat::joined(segments);
+    print(options_.json ? result_json(ids, text) : text + "\n");
+  }
+
   std::vector<int32_t> encode(const std::string& text) {
     std::vector<int32_t> ids;
     const auto special = options_.special_tokens == "encode" ? tokenizer::SpecialTokens::encode
@@ -144,15 +168,41 @@ void add_tokenize(CLI::App& app) {
   command->add_flag(
       "--json-lines", options->json_lines,
       "each line of the input is a JSON string (--decode: a list of ids) by itself; one object a line");
+  const char* const chat_group = "Conversations";
+  command
+      ->add_option(
+          "--chat", options->chat,
+          "a JSON file of messages (a list, or an object with messages and tools): their prompt by the chat "
+          "template, its ids with --json")
+      ->group(chat_group);
+  command->add_option("--chat-template", options->chat_template, "auto: the one beside the tokenizer")
+      ->check(CLI::IsMember({"auto", "v3", "v3-0324", "r1", "v3.1"}))
+      ->capture_default_str()
+      ->group(chat_group);
+  command->add_flag("--thinking", options->thinking, "the variable of v3.1's template")->group(chat_group);
+  command
+      ->add_flag("--no-generation-prompt", options->no_generation_prompt,
+                 "the conversation alone, not asking for a reply")
+      ->group(chat_group);
+  command
+      ->add_flag("--mend-tool-calls", options->mend_tool_calls,
+                 "with the marks that published templates forget")
+      ->group(chat_group);
+  command
+      ->add_flag("--tools-in-system-prompt", options->tools_in_system_prompt,
+                 "with the tool definitions, which published templates leave out")
+      ->group(chat_group);
   command->footer(
       "Examples:\n"
       "  fathom tokenize --tokenizer assets/tokenizer 'hello world'\n"
       "  fathom tokenize --tokenizer DIR --file book.txt --json\n"
       "  fathom tokenize --tokenizer DIR --decode '33310 2058'\n"
+      "  fathom tokenize --tokenizer DIR --chat messages.json --chat-template v3.1 --thinking --json\n"
       "  fathom tokenize --tokenizer DIR 'hello' | fathom tokenize --tokenizer DIR --decode");
   command->callback([options, text] {
     options->has_text = text->count() > 0;
-    if (options->has_text && !options->file.empty()) throw UsageError("give TEXT or --file, not both");
+    if (options->has_text + !options->file.empty() + !options->chat.empty() > 1)
+      throw UsageError("give one of TEXT, --file and --chat");
     Command(*options).run();
   });
 }

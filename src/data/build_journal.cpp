@@ -34,15 +34,14 @@ std::string inputs_fingerprint(const std::vector<fs::path>& inputs) {
   return hex_hash(text);
 }
 
-// What decides the ids: tokenizer.json by itself; of a rank file the special tokens stand beside it.
+}  // namespace
+
 std::string tokenizer_hash(const fs::path& path) {
   std::string text(MappedFile(path).text());
   const fs::path config = path.parent_path() / "tokenizer_config.json";
   if (path.extension() != ".json" && fs::exists(config)) text += read_text_file(config);
   return hex_hash(text);
 }
-
-}  // namespace
 
 BuildJournal::BuildJournal(const BuildOptions& options, const tokenizer::Tokenizer& tokenizer)
     : skip_bad_(options.skip_bad),

@@ -12,6 +12,9 @@
 
 namespace fathom::data {
 
+// Hash of what decides the ids: tokenizer.json by itself; of a rank file the special tokens that stand beside it too.
+std::string tokenizer_hash(const std::filesystem::path& path);
+
 class BuildJournal {
  public:
   // Makes the directory and holds it against other processes. Throws FileError (another build is at work).

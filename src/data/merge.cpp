@@ -132,6 +132,12 @@ class Merger {
       }
       Json next = read_json_file(file);
       if (!next.is_object()) throw ConfigError("{}: not what fathom data build writes", file.string());
+      if (next.value("kind", Json()) == "sft")
+        throw DataError(
+            "{}: it is fine-tuning data, whose loss mask and rows would be lost: give all inputs to one "
+            "fathom data "
+            "sft, with weights where they matter",
+            input->prefix().string());
       if (named.empty()) {
         named = file.string();
         meta_ = std::move(next);

@@ -29,7 +29,7 @@ const std::map<std::string, std::set<std::string>> kMaySee = [] {
     both.insert(b.begin(), b.end());
     return both;
   };
-  const Folders ground = {"formats", "grammar", "tokenizer", "config", "kernels"};
+  const Folders ground = {"formats", "grammar", "tokenizer", "chat", "config", "kernels"};
   const Folders below_model = plus(ground, {"data", "checkpoint", "weights", "parallel", "ops"});
   const Folders below_train = plus(below_model, {"model"});
   const Folders below_tools = plus(below_train, {"train", "infer"});
@@ -38,9 +38,10 @@ const std::map<std::string, std::set<std::string>> kMaySee = [] {
       {"config", {}},
       {"formats", {}},
       {"tokenizer", {}},
+      {"chat", {"tokenizer"}},
       {"grammar", {}},
       {"kernels", {}},
-      {"data", {"formats", "tokenizer", "config"}},
+      {"data", {"formats", "tokenizer", "chat", "config"}},
       {"ops", {"kernels", "config"}},
       {"parallel", {"config"}},
       {"checkpoint", {"formats", "tokenizer", "config", "kernels"}},
@@ -51,7 +52,7 @@ const std::map<std::string, std::set<std::string>> kMaySee = [] {
       {"quantize", below_tools},
       {"eval", plus(below_train, {"infer"})},
       {"plan", plus(below_train, {"train"})},
-      {"serve", {"config", "tokenizer", "grammar", "infer"}},  // of infer: engine_api.h only
+      {"serve", {"config", "tokenizer", "chat", "grammar", "infer"}},  // of infer: engine_api.h only
       {"cli", plus(below_tools, {"quantize", "eval", "plan", "serve"})},
   };
 }();
