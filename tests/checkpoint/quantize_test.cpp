@@ -13,6 +13,7 @@
 #include "base/bfloat16.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/compare.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/init.h"
 #include "checkpoint/inspect.h"
