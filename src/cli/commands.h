@@ -15,5 +15,6 @@ void add_inspect(CLI::App& app);
 void add_init(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_launch(CLI::App& app);
+void add_recipe(CLI::App& app);  // recipe import
 
 }  // namespace fathom::cli

@@ -8,7 +8,6 @@
 #include <limits>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "config/model_config.h"
@@ -146,15 +145,9 @@ struct Recipe {
   std::string resolved_yaml;  // the recipe as resolved, every key with its value; written beside the run
 };
 
-// What a recipe is for. One for inference needs no `data` and no length of a run.
-enum class RecipeUse { training, inference };
-
 // `overrides` are --set arguments "key.path=value" (YAML values). Relative paths in the file are relative to
 // the file, `output_dir` to the working directory. Throws ConfigError, FileError.
 Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides);
-// The same for a text that will stand, or could stand, in the file `path`.
-Recipe parse_recipe(std::string_view yaml, const std::filesystem::path& path,
-                    const std::vector<std::string>& overrides, RecipeUse use = RecipeUse::training);
 
 // docs/recipes.md's tables come from this list, and a test holds them together.
 struct KeyDoc {

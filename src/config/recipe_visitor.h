@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "config/recipe.h"
+#include "config/parse_recipe.h"
 
 namespace fathom::config {
 

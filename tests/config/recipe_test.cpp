@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "config/parse_recipe.h"
 #include "config/stage_layers.h"
 #include "config/supported.h"
 
