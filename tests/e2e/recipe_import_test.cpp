@@ -90,7 +90,7 @@ TEST_F(RecipeImport, what_is_imported_trains) {
         "model.q_lora_rank=16", "model.kv_lora_rank=8", "model.qk_nope_head_dim=8",
         "model.qk_rope_head_dim=4", "model.v_head_dim=8", "model.n_routed_experts=8",
         "model.num_experts_per_tok=2", "model.vocab_size=64", "data.seq_length=32", "train.steps=3",
-        "output_dir=imported", "train.threads=2"})
+        "train.lr.warmup_steps=0", "output_dir=imported", "train.threads=2"})
     words.insert(words.end(), {"--set", set});
   EXPECT_TRUE(test::ends_well(run_.fathom(words)));
   EXPECT_EQ(test::lines_of(read_text_file(run_.output("imported") / "metrics.jsonl")).size(), 3U);
