@@ -16,5 +16,6 @@ void add_init(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_launch(CLI::App& app);
 void add_quantize(CLI::App& app);
+void add_recipe(CLI::App& app);  // recipe import
 
 }  // namespace fathom::cli

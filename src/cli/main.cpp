@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
   cli::add_data(app);
   cli::add_tokenize(app);
   cli::add_pretrain(app);
+  cli::add_recipe(app);
   cli::add_generate(app);
   cli::add_eval(app);
   cli::add_inspect(app);

@@ -6,14 +6,13 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/suggest.h"
 #include "base/tree.h"
 #include "config/recipe_visitor.h"
 
 namespace fathom::config {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr const char* kOverride = "--set ";
 
@@ -344,7 +343,12 @@ double ScheduledValue::at(int64_t consumed_tokens) const {
 }
 
 Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
-  Tree root = read_yaml_file(path);
+  return parse_recipe(read_text_file(path), path, overrides);
+}
+
+Recipe parse_recipe(std::string_view yaml, const std::filesystem::path& path,
+                    const std::vector<std::string>& overrides, RecipeUse use) {
+  Tree root = parse_yaml(yaml, path.string());
   if (root.kind != Tree::Kind::mapping && root.kind != Tree::Kind::null) root.fail("must hold keys: values");
   std::vector<std::string> model_overrides, overridden;
   for (const std::string& text : overrides) {
@@ -361,8 +365,10 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
   recipe.file = path;
   Reader reader(root, fs::absolute(path).parent_path(), model_overrides);
   visit_recipe(reader, recipe);
-  for (const char* required : {"output_dir", "model", "data.train"})
-    if (!reader.given().count(required)) throw ConfigError("{}: {} is missing", path.string(), required);
+  std::vector<const char*> required = {"output_dir", "model"};
+  if (use == RecipeUse::training) required.push_back("data.train");
+  for (const char* key : required)
+    if (!reader.given().count(key)) throw ConfigError("{}: {} is missing", path.string(), key);
 
   BalanceSection& balance = recipe.train.balance;
   // NUM-7: the released files have no aux_loss_alpha, and the default then is the report's weight, not 0.
@@ -371,7 +377,7 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
     balance.sequence_aux_loss = *recipe.model.aux_loss_alpha;
   if (!reader.given().count("train.balance.bias_update_rate") && !recipe.model.has_correction_bias())
     balance.bias_update_rate = ScheduledValue(0);
-  check_recipe(recipe);
+  check_recipe(recipe, use);
   recipe.resolved_yaml = resolved_yaml(recipe);
   return recipe;
 }

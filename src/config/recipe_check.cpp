@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "config/recipe_visitor.h"
+#include "config/stage_layers.h"
 
 namespace fathom::config {
 namespace {
@@ -14,12 +15,14 @@ class Checker {
  public:
   explicit Checker(const Recipe& recipe) : recipe_(recipe) {}
 
-  void run() const {
-    check_length();
+  void run(RecipeUse use) const {
+    if (use == RecipeUse::training) {
+      check_length();
+      check_data();
+    }
     check_batch();
     check_precision();
     check_lr();
-    check_data();
     check_model();
     check_parallel();
     const CheckpointSection& checkpoint = recipe_.checkpoint;
@@ -158,11 +161,14 @@ class Checker {
            fmt::format("has {} entries for parallel.pipeline {}", offset.size(), parallel.pipeline));
     if (std::accumulate(offset.begin(), offset.end(), int64_t{0}) != 0)
       fail("parallel.layer_offset", "does not sum to 0");
+    const std::vector<int64_t> layers = stage_layers(recipe_.model, parallel);
+    for (size_t stage = 0; stage < layers.size(); ++stage)
+      if (layers[stage] < 0)
+        fail("parallel.layer_offset",
+             fmt::format("takes {} layers from stage {}, which has {} by the even split", -offset[stage],
+                         stage, layers[stage] - offset[stage]));
     const RecomputeSection& recompute = recipe_.train.recompute;
-    if (recompute.kind == RecomputeKind::per_stage &&
-        static_cast<int64_t>(recompute.layers.size()) != parallel.pipeline)
-      fail("train.recompute", fmt::format("lists {} stages for parallel.pipeline {}", recompute.layers.size(),
-                                          parallel.pipeline));
+    if (recompute.kind == RecomputeKind::per_stage) check_recompute(recompute.layers, layers);
     const int64_t group = parallel.data * parallel.tensor;
     if (group % (parallel.expert * parallel.expert_tensor) != 0)
       fail("parallel.expert", fmt::format("x expert_tensor = {} does not divide data x tensor = {}",
@@ -175,11 +181,22 @@ class Checker {
                                           parallel.tensor, recipe_.model.num_attention_heads));
   }
 
+  void check_recompute(const std::vector<int64_t>& recomputed, const std::vector<int64_t>& layers) const {
+    if (recomputed.size() != layers.size())
+      fail("train.recompute",
+           fmt::format("lists {} stages for parallel.pipeline {}", recomputed.size(), layers.size()));
+    for (size_t stage = 0; stage < layers.size(); ++stage)
+      if (recomputed[stage] > layers[stage])
+        fail("train.recompute",
+             fmt::format("recomputes {} layers of stage {}, which holds {} (MTP modules included)",
+                         recomputed[stage], stage, layers[stage]));
+  }
+
   const Recipe& recipe_;
 };
 
 }  // namespace
 
-void check_recipe(const Recipe& recipe) { Checker(recipe).run(); }
+void check_recipe(const Recipe& recipe, RecipeUse use) { Checker(recipe).run(use); }
 
 }  // namespace fathom::config

@@ -160,9 +160,11 @@ void visit_parallel(RecipeVisitor& v, ParallelSection& parallel) {
             parallel.sequence);
   v.text({"schedule", "", "The pipeline schedule."}, parallel.schedule,
          {"1f1b", "interleaved_1f1b", "zero_bubble", "dualpipe_v"});
-  v.integers(
-      {"layer_offset", "layers", "Layers more (or fewer) than the even split, for each stage; sums to 0."},
-      parallel.layer_offset, between(-10000, 10000));
+  v.integers({"layer_offset", "layers",
+              "Layers more (or fewer) than the even split, for each stage; sums to 0. MTP modules count, as "
+              "the last; what "
+              "does not divide goes to the first stages, one each."},
+             parallel.layer_offset, between(-10000, 10000));
   v.integer({"zero", "stage", "What is sharded over `data`: 0 nothing, 1 optimizer states, 2 gradients too."},
             parallel.zero, between(0, 2));
   v.integer({"timeout_s", "seconds", "A collective that takes longer ends the run."}, parallel.timeout_s,

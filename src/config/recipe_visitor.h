@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "config/recipe.h"
+#include "config/parse_recipe.h"
 
 namespace fathom::config {
 
@@ -67,6 +67,6 @@ std::string to_yaml(const ScheduledValue& value);
 std::string resolved_yaml(Recipe recipe);
 
 // Throws ConfigError for keys that contradict each other or the model.
-void check_recipe(const Recipe& recipe);
+void check_recipe(const Recipe& recipe, RecipeUse use = RecipeUse::training);
 
 }  // namespace fathom::config

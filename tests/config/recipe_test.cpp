@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "config/parse_recipe.h"
+#include "config/stage_layers.h"
 #include "config/supported.h"
 
 namespace fathom::config {
@@ -313,6 +315,47 @@ TEST(ShippedConfigs, shapes_are_what_their_names_say) {
   EXPECT_EQ(read("tiny.json").num_nextn_predict_layers, 1);
   EXPECT_FALSE(read("small.json").rope_scaling.has_value());
   EXPECT_EQ(read("4layer.json").hidden_size, 7168);
+}
+
+ParallelSection stages(int64_t count, std::vector<int64_t> offset = {}) {
+  ParallelSection parallel;
+  parallel.pipeline = count;
+  parallel.layer_offset = std::move(offset);
+  return parallel;
+}
+
+// Any number of layers over any number of stages, none lost; stages without a layer are stages too.
+TEST(StageLayers, PAR_4_and_5_every_layer_has_one_stage) {
+  ModelConfig model;
+  model.num_hidden_layers = 6;
+  model.num_nextn_predict_layers = 1;
+  EXPECT_THAT(stage_layers(model, stages(1)), ElementsAre(7));
+  EXPECT_THAT(stage_layers(model, stages(2)), ElementsAre(4, 3));
+  EXPECT_THAT(stage_layers(model, stages(3)), ElementsAre(3, 2, 2));
+  EXPECT_THAT(stage_layers(model, stages(4)), ElementsAre(2, 2, 2, 1));
+  EXPECT_THAT(stage_layers(model, stages(7)), ElementsAre(1, 1, 1, 1, 1, 1, 1));
+  EXPECT_THAT(stage_layers(model, stages(9)), ElementsAre(1, 1, 1, 1, 1, 1, 1, 0, 0));
+  EXPECT_THAT(stage_layers(model, stages(4, {-2, 1, 0, 1})), ElementsAre(0, 3, 2, 2));
+}
+
+TEST_F(RecipeTest, a_stage_may_be_empty_but_not_below) {
+  const Sets split = {"parallel.pipeline=2", "model.num_hidden_layers=3", "model.num_nextn_predict_layers=1"};
+  const auto with = [&](const std::string& set) {
+    Sets sets = split;
+    sets.push_back(set);
+    return error_with(sets);
+  };
+  EXPECT_EQ(with("parallel.layer_offset=[-2, 2]"), "no error");
+  EXPECT_THAT(with("parallel.layer_offset=[-3, 3]"), HasSubstr("takes 3 layers from stage 0, which has 2"));
+  EXPECT_EQ(with("train.recompute=[2, 0]"), "no error");
+  EXPECT_THAT(with("train.recompute=[1, 3]"), HasSubstr("recomputes 3 layers of stage 1, which holds 2"));
+}
+
+TEST_F(RecipeTest, one_for_inference_needs_neither_data_nor_a_length) {
+  const std::string text = "output_dir: out\nmodel: ../models/tiny.json\nparallel: {tensor: 2}\n";
+  const Recipe recipe = parse_recipe(text, root_ / "recipes/r.yaml", {}, RecipeUse::inference);
+  EXPECT_EQ(recipe.parallel.tensor, 2);
+  EXPECT_THAT(error_of(text), HasSubstr("data.train is missing"));
 }
 
 }  // namespace
