@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "base/log.h"
 
 namespace fathom {
@@ -24,9 +25,7 @@ std::string read_holder(int descriptor) {
 
 // For the message to others only: the lock does not depend on it.
 void write_holder(int descriptor) {
-  std::array<char, 128> host{};
-  if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
-  const std::string text = fmt::format("process {} on {}", ::getpid(), host.data());
+  const std::string text = fmt::format("process {} on {}", ::getpid(), host_name());
   if (::ftruncate(descriptor, 0) != 0 || ::pwrite(descriptor, text.data(), text.size(), 0) < 0)
     log::warning("cannot write who holds a lock: {}", std::strerror(errno));
 }

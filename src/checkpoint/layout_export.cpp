@@ -32,7 +32,8 @@ bool is_float32(TensorRole role, const LayoutOptions& options) {
 
 std::vector<SavedFile> layout_files(const config::ModelConfig& model, const LayoutOptions& options,
                                     std::optional<Dtype> dtype,
-                                    const std::function<TensorView(const config::TensorSpec&)>& view) {
+                                    const std::function<TensorView(const config::TensorSpec&)>& view,
+                                    const EncodeRule& encode) {
   const config::TensorTable table(model);
   std::vector<SavedFile> files;
   std::unordered_map<std::string, size_t> index;
@@ -48,6 +49,12 @@ std::vector<SavedFile> layout_files(const config::ModelConfig& model, const Layo
     }
     std::vector<TensorView> hf;
     for (const LayoutTensor& tensor : rule.hf) hf.push_back(view(table.at(tensor.name)));
+    if (encode) {
+      if (std::optional<std::vector<SavedTensor>> encoded = encode(rule, hf)) {
+        for (SavedTensor& tensor : *encoded) files[place->second].tensors.push_back(std::move(tensor));
+        continue;
+      }
+    }
     for (TensorView& there : to_layout(rule, std::move(hf))) {
       const Dtype as = is_float32(rule.role, options) ? Dtype::F32 : dtype.value_or(there.dtype);
       files[place->second].tensors.push_back(saved(std::move(there), as));

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "checkpoint/layout_export.h"
 #include "checkpoint/layout_rules.h"
+#include "checkpoint/mindformers_w8a8.h"
 
 namespace fathom::checkpoint {
 namespace {
@@ -180,11 +181,13 @@ bool fits(const LayoutRule& rule, const LayoutTensor& tensor, const std::vector<
 
 class MindformersTensors {
  public:
+  // `dtype`: of what is stored as int8.
   MindformersTensors(Reader reader, const config::ModelConfig& model, const LayoutOptions& layout,
-                     std::string where)
+                     Dtype dtype, std::string where)
       : reader_(std::move(reader)),
         where_(std::move(where)),
         model_(model),
+        dtype_(dtype),
         rules_(layout_rules(model, layout)) {
     for (size_t rule = 0; rule < rules_.size(); ++rule)
       for (size_t i = 0; i < rules_[rule].hf.size(); ++i)
@@ -198,6 +201,11 @@ class MindformersTensors {
     const LayoutRule& rule = rules_[place->second.rule];
     std::vector<TensorView> parts;
     for (const LayoutTensor& tensor : rule.there) {
+      if (const ShardedReader::Location* codes = find_w8a8(*reader_, tensor.name)) {
+        check_shape(rule, tensor, *codes);
+        parts.push_back(w8a8_view(reader_, rule, tensor, dtype_));
+        continue;
+      }
       const ShardedReader::Location* location = locate(tensor.name);
       if (!location) {
         if (rule.role == TensorRole::mtp_embedding || rule.role == TensorRole::mtp_head) return std::nullopt;
@@ -228,6 +236,11 @@ class MindformersTensors {
   void check(const LayoutRule& rule, const LayoutTensor& tensor,
              const ShardedReader::Location& location) const {
     check_weight_dtype(*reader_, location.entry->name, *find_stored(*reader_, location.entry->name));
+    check_shape(rule, tensor, location);
+  }
+
+  void check_shape(const LayoutRule& rule, const LayoutTensor& tensor,
+                   const ShardedReader::Location& location) const {
     const std::vector<int64_t>& shape = location.entry->shape;
     if (fits(rule, tensor, shape)) return;
     const int64_t expert = rule.group_rows() * rule.width, elements = product(shape);
@@ -242,8 +255,11 @@ class MindformersTensors {
   void refuse_unknown(const LayoutOptions& layout) const {
     std::unordered_set<std::string> known;
     for (const LayoutRule& rule : rules_)
-      for (const LayoutTensor& tensor : rule.there)
-        for (std::string& name : names_of(tensor.name)) known.insert(std::move(name));
+      for (const LayoutTensor& tensor : rule.there) {
+        std::vector<std::string> names =
+            find_w8a8(*reader_, tensor.name) ? w8a8_names(tensor.name) : names_of(tensor.name);
+        for (std::string& name : names) known.insert(std::move(name));
+      }
     int64_t states = 0, layers = 0;
     for (const ShardedReader::Location& location : reader_->tensors()) {
       const std::string& name = location.entry->name;
@@ -252,8 +268,9 @@ class MindformersTensors {
         ++states;
       } else if (contains(name, "._layer.") || contains(name, ".quant_op.") || contains(name, ".matmul.")) {
         throw CheckpointError(
-            "{}: tensor {} is of a quantised model; MindFormers' quantised weights are not read here", where_,
-            name);
+            "{}: tensor {} is of a quantised model, and no int8 matrix is here that it belongs to; of "
+            "MindFormers' quantised weights only int8 ones (W8A8, W8A8_DYNAMIC) are read here",
+            where_, name);
       } else if (is_mtp(name, model_.num_hidden_layers)) {
         ++layers;
       } else {
@@ -272,6 +289,7 @@ class MindformersTensors {
   Reader reader_;
   std::string where_;
   config::ModelConfig model_;
+  Dtype dtype_;
   std::vector<LayoutRule> rules_;
   std::unordered_map<std::string, Place> index_;  // by HF name
 };
@@ -304,9 +322,9 @@ std::optional<SourceTensors> open_mindformers(const fs::path& path, const Source
   source.path = path;
   source.model = config::read_model_config(config);
   source.model.quantization.reset();
-  source.model.dtype = embedding->entry->dtype == Dtype::F32   ? "float32"
-                       : embedding->entry->dtype == Dtype::F16 ? "float16"
-                                                               : "bfloat16";
+  const Dtype stored = embedding->entry->dtype,
+              dtype = stored == Dtype::F32 || stored == Dtype::F16 ? stored : Dtype::BF16;
+  source.model.dtype = dtype == Dtype::F32 ? "float32" : dtype == Dtype::F16 ? "float16" : "bfloat16";
   LayoutOptions layout = detect(*reader, source.model);
   const auto decide = [&](bool& value, const std::optional<bool>& given, const char* key, const char* yes) {
     const std::optional<bool> note = noted(*reader, key, yes);
@@ -324,7 +342,7 @@ std::optional<SourceTensors> open_mindformers(const fs::path& path, const Source
         "state first; "
         "for a file that convert_weight.py made and nothing trained since, give --mtp-halves as-is",
         where);
-  const auto tensors = std::make_shared<const MindformersTensors>(reader, source.model, layout, where);
+  const auto tensors = std::make_shared<const MindformersTensors>(reader, source.model, layout, dtype, where);
   log::info("{}: the layout is {}", where, layout_name(layout.layout));
   source.identity = source_identity(config, *reader);
   source.identity["layout"] = {{"mtp_halves", layout.swaps_mtp_halves}, {"fc1", layout.has_interleaved_fc1}};

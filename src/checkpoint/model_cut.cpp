@@ -58,11 +58,12 @@ void cut_layers(const config::ModelConfig& model, const CutOptions& options, Mod
   }
   cut.model.num_hidden_layers = static_cast<int64_t>(cut.layers.size());
   cut.model.num_nextn_predict_layers = options.drop_mtp ? 0 : mtp;
+  if (!options.drop_mtp)
+    for (int64_t i = 0; i < mtp; ++i) cut.layers.push_back(model.num_hidden_layers + i);
+  // The MTP layers too: they are dense where first_k_dense_replace reaches beyond the trunk.
   if (model.n_routed_experts > 0)
     cut.model.first_k_dense_replace = std::count_if(
         cut.layers.begin(), cut.layers.end(), [&](int64_t old) { return old < model.first_k_dense_replace; });
-  if (!options.drop_mtp)
-    for (int64_t i = 0; i < mtp; ++i) cut.layers.push_back(model.num_hidden_layers + i);
   for (size_t i = 0; i < cut.layers.size(); ++i) {
     const int64_t old = cut.layers[i];
     if (cut.model.is_moe_layer(static_cast<int64_t>(i)) != model.is_moe_layer(old))

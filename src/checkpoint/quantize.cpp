@@ -12,6 +12,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "checkpoint/fp8_blocks.h"
+#include "checkpoint/layout_export.h"
+#include "checkpoint/mindformers_w8a8.h"
 #include "checkpoint/model_files.h"
 #include "checkpoint/source_tensors.h"
 #include "checkpoint/stored_values.h"
@@ -25,11 +27,13 @@ using config::TensorRole;
 using config::TensorSpec;
 using formats::Dtype;
 
+bool is_mindformers(const QuantizeOptions& options) { return options.scheme == kW8A8Scheme; }
+
 bool is_integer_scheme(const QuantizeOptions& options) { return options.scheme != "fp8"; }
 
 // Of the layers' matrices; nullopt under fp8.
 std::optional<IntWeights> layer_weights(const QuantizeOptions& options) {
-  if (options.scheme == "w8a8") return config::kW8A8;
+  if (options.scheme == "w8a8" || is_mindformers(options)) return config::kW8A8;
   if (options.scheme == "int4") return config::int4_weights(options.group_size);
   return std::nullopt;
 }
@@ -44,8 +48,16 @@ void check_arguments(const fs::path& source, const fs::path& directory, const Qu
   const auto is_one_of = [](const std::string& text, std::initializer_list<const char*> words) {
     return std::find(words.begin(), words.end(), text) != words.end();
   };
-  if (!is_one_of(options.scheme, {"w8a8", "int4", "fp8"}))
-    throw UsageError("--scheme {}: use w8a8, int4 or fp8", options.scheme);
+  if (!is_one_of(options.scheme, {"w8a8", "int4", "fp8", kW8A8Scheme}))
+    throw UsageError("--scheme {}: use w8a8, int4, fp8 or {}", options.scheme, kW8A8Scheme);
+  if (is_mindformers(options) && options.lm_head != "keep")
+    throw UsageError("--lm-head {}: {} keeps the head, as MindFormers' recipe does", options.lm_head,
+                     kW8A8Scheme);
+  if (is_mindformers(options) && !options.static_inputs)
+    throw UsageError("--scheme {} needs a text to find the range of attention's inputs: --calibration FILE",
+                     kW8A8Scheme);
+  if (!is_mindformers(options) && (options.has_fused_qkv || options.has_fused_ffn))
+    throw UsageError("--fuse goes with --scheme {} only", kW8A8Scheme);
   if (!is_one_of(options.lm_head, {"keep", "int8", "int4"}))
     throw UsageError("--lm-head {}: use keep, int8 or int4", options.lm_head);
   if (options.group_size != -1 && options.group_size != 32 && options.group_size != 64 &&
@@ -81,6 +93,10 @@ class Plan {
  public:
   Plan(const SourceTensors& source, const QuantizeOptions& options)
       : source_(source), options_(options), table_(source.model), target_(source.model) {
+    if (is_mindformers(options)) {
+      target_.quantization.reset();  // a file of its own says what is what
+      return;
+    }
     if (is_integer_scheme(options)) {
       target_.quantization = integer_config();
       return;
@@ -97,14 +113,23 @@ class Plan {
   const config::ModelConfig& target() const { return target_; }
   uint64_t source_bytes() const { return source_bytes_; }
 
-  std::vector<SavedTensor> tensors() {
-    std::vector<SavedTensor> result;
-    for (const TensorSpec& spec : table_.tensors()) add(spec, result);
+  std::vector<SavedFile> files() {
+    std::vector<SavedFile> result;
+    if (is_mindformers(options_)) {
+      result = mindformers_files();
+    } else {
+      std::vector<SavedTensor> tensors;
+      for (const TensorSpec& spec : table_.tensors()) add(spec, tensors);
+      result = cut_into_files(std::move(tensors), options_.max_shard_bytes);
+    }
     if (!tied_.empty())
       log::info("{}: {} of the MTP layers not there: written as the trunk's", source_.where(),
                 fmt::join(tied_, ", "));
     return result;
   }
+
+  // Of mindformers-w8a8: what each parameter is.
+  const Json& types() const { return types_; }
 
   std::vector<QuantizedTensor> report() const {
     std::vector<QuantizedTensor> result;
@@ -133,19 +158,50 @@ class Plan {
     return error;
   }
 
-  void add(const TensorSpec& spec, std::vector<SavedTensor>& result) {
+  TensorView source_view(const TensorSpec& spec) {
     bool is_tied = false;
     TensorView view = source_tensor(source_, table_, spec.name, is_tied);
     if (is_tied) tied_.push_back(spec.name);
     view.name = spec.name;
     source_bytes_ += static_cast<uint64_t>(view.numel() * formats::dtype_bits(view.stored) / 8);
+    if (is_integer_scheme(options_)) view = as_copied(std::move(view));
+    return options_.transform ? options_.transform(std::move(view)) : view;
+  }
+
+  std::vector<SavedFile> mindformers_files() {
+    LayoutOptions layout;
+    layout.layout = Layout::mindformers_infer;
+    layout.has_fused_qkv = options_.has_fused_qkv;
+    layout.has_fused_ffn = options_.has_fused_ffn;
+    const EncodeRule encode = [&](const LayoutRule& rule,
+                                  std::vector<TensorView>& hf) -> std::optional<std::vector<SavedTensor>> {
+      std::vector<W8A8Matrix> matrices;
+      for (TensorView& view : hf) {
+        const TensorSpec& spec = table_.at(view.name);
+        const std::optional<IntFormat> format = int_format(target_, spec, view.dtype, options_);
+        if (!format) return std::nullopt;  // then none of the rule's has one
+        matrices.push_back({std::move(view), *format, note(spec, "int8")});
+      }
+      if (rule.role != TensorRole::attention) return w8a8_tensors(rule, std::move(matrices), nullptr, types_);
+      // Matrices that are joined read the same inputs.
+      const StaticActivation inputs = options_.static_inputs(rule.hf.front().name);
+      return w8a8_tensors(rule, std::move(matrices), &inputs, types_);
+    };
+    std::vector<SavedFile> files = layout_files(
+        target_, layout, std::nullopt, [&](const TensorSpec& spec) { return source_view(spec); }, encode);
+    for (const SavedFile& file : files)
+      for (const SavedTensor& tensor : file.tensors)
+        if (!types_.contains(tensor.declaration.name)) types_[tensor.declaration.name] = "FLOAT";
+    return files;
+  }
+
+  void add(const TensorSpec& spec, std::vector<SavedTensor>& result) {
+    TensorView view = source_view(spec);
     const bool is_fp8 = view.stored == Dtype::F8_E4M3;
     const auto push = [&](std::vector<SavedTensor> parts) {
       for (SavedTensor& part : parts) result.push_back(std::move(part));
     };
-    if (is_integer_scheme(options_)) view = as_copied(std::move(view));
-    if (options_.transform) view = options_.transform(std::move(view));
-    if (const std::optional<IntFormat> format = int_format(spec, view.dtype, options_)) {
+    if (const std::optional<IntFormat> format = int_format(source_.model, spec, view.dtype, options_)) {
       push(quantized_ints(std::move(view), *format, options_.encode,
                           note(spec, format_name(format->weights))));
     } else if (is_fp8 && keeps_blocks_) {
@@ -168,6 +224,7 @@ class Plan {
   config::ModelConfig target_;
   bool keeps_blocks_ = false;
   uint64_t source_bytes_ = 0;
+  Json types_ = Json::object();
   std::vector<std::string> tied_;
   std::vector<std::pair<QuantizedTensor, std::shared_ptr<WeightError>>> quantized_;
 };
@@ -179,14 +236,16 @@ Json description(const QuantizeOptions& options) {
           {"lm_head", options.lm_head},
           {"scale_format", options.scale_format},
           {"max_shard_bytes", options.max_shard_bytes},
+          {"fused", {options.has_fused_qkv, options.has_fused_ffn}},
           {"calibration", options.calibration}};
 }
 
 }  // namespace
 
-std::optional<IntFormat> int_format(const TensorSpec& spec, Dtype source_dtype,
-                                    const QuantizeOptions& options) {
+std::optional<IntFormat> int_format(const config::ModelConfig& model, const TensorSpec& spec,
+                                    Dtype source_dtype, const QuantizeOptions& options) {
   std::optional<IntWeights> weights;
+  if (is_mindformers(options) && !is_w8a8_matrix(model, spec)) return std::nullopt;
   switch (spec.role) {
     case TensorRole::attention:
       // Decoding multiplies kv_b_proj into query and output, which integer kernels do not do.
@@ -217,13 +276,18 @@ QuantizeReport quantize_checkpoint(const fs::path& source_path, const fs::path& 
   if (source.model.quantization && source.model.quantization->quant_method != "fp8")
     log::warning("{}: its weights are integers already, and are rounded a second time", source.where());
   Plan plan(source, options);
-  std::vector<SavedFile> files = cut_into_files(plan.tensors(), options.max_shard_bytes);
+  std::vector<SavedFile> files = plan.files();
   QuantizeReport report;
   report.written = write_converted(
       directory, {{"source", source.identity}, {"options", description(options)}}, files, options.is_stopped,
       [&] {
         copy_companions(source_path, directory);
-        if (files.size() > 1) write_index(directory, files);
+        if (is_mindformers(options)) {
+          write_parameter_map(directory, files);
+          write_text_file(directory / kW8A8DescriptionName, plan.types().dump(2) + "\n");
+        } else if (files.size() > 1) {
+          write_index(directory, files);
+        }
         write_text_file(directory / "config.json", config::to_json(plan.target()).dump(2) + "\n");
       });
   report.tensors = plan.report();

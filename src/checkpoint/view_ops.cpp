@@ -61,7 +61,6 @@ class Scratch {
 // out[column][row] = in[row][column].
 template <typename T>
 void transpose(const std::byte* in_bytes, int64_t rows, int64_t columns, std::byte* out_bytes) {
-  // Through memcpy: neither side need be aligned.
   for (int64_t column = 0; column < columns; column += kTile) {
     const int64_t last_column = std::min(columns, column + kTile);
     for (int64_t row = 0; row < rows; row += kTile) {
@@ -71,17 +70,6 @@ void transpose(const std::byte* in_bytes, int64_t rows, int64_t columns, std::by
           std::memcpy(out_bytes + static_cast<size_t>(c * rows + r) * sizeof(T),
                       in_bytes + static_cast<size_t>(r * columns + c) * sizeof(T), sizeof(T));
     }
-  }
-}
-
-void transpose(const std::byte* in, int64_t rows, int64_t columns, Dtype dtype, std::byte* out) {
-  switch (size_of(dtype)) {
-    case 2:
-      return transpose<uint16_t>(in, rows, columns, out);
-    case 4:
-      return transpose<uint32_t>(in, rows, columns, out);
-    default:
-      return transpose<uint64_t>(in, rows, columns, out);
   }
 }
 
@@ -102,6 +90,19 @@ void read_parts(const Parts& parts, int64_t begin, int64_t count, Dtype as, std:
 }
 
 }  // namespace
+
+void transpose(const std::byte* in, int64_t rows, int64_t columns, size_t element_size, std::byte* out) {
+  switch (element_size) {
+    case 1:
+      return transpose<uint8_t>(in, rows, columns, out);
+    case 2:
+      return transpose<uint16_t>(in, rows, columns, out);
+    case 4:
+      return transpose<uint32_t>(in, rows, columns, out);
+    default:
+      return transpose<uint64_t>(in, rows, columns, out);
+  }
+}
 
 void read_block(const TensorView& matrix, const Block& block, Dtype as, std::byte* out) {
   if (block.rows == 0 || block.columns == 0) return;
@@ -190,7 +191,7 @@ TensorView transposed(TensorView matrix) {
                                   std::byte* out) {
     const Scratch panel_memory(static_cast<size_t>(count * width) * size_of(as));
     read_block(*source, {column, width, row, count}, as, panel_memory.data());
-    transpose(panel_memory.data(), width, count, as, out);
+    transpose(panel_memory.data(), width, count, size_of(as), out);
   };
   result.read_block = [read_part, panel](int64_t row, int64_t count, int64_t column, int64_t width, Dtype as,
                                          std::byte* out) {

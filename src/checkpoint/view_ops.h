@@ -18,6 +18,9 @@ TensorView concatenated(std::vector<TensorView> parts, std::vector<int64_t> shap
 // thread's own, so it is fast only when `granule` elements or more are asked for at a time.
 TensorView transposed(TensorView matrix);
 
+// out[column][row] = in[row][column], elements of 1, 2, 4 or 8 bytes; neither side need be aligned.
+void transpose(const std::byte* in, int64_t rows, int64_t columns, size_t element_size, std::byte* out);
+
 struct Block {
   int64_t row, rows, column, columns;
 };

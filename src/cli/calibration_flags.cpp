@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/stop_signal.h"
+#include "checkpoint/mindformers_w8a8.h"
 #include "config/model_config.h"
 #include "eval/windows.h"
 #include "infer/loaded_model.h"
@@ -99,7 +100,18 @@ void CalibrationFlags::add_to(CLI::App& command) {
 void CalibrationFlags::check(const checkpoint::QuantizeOptions& options) const {
   if (!calibrates() && smoothquant) throw UsageError("--smoothquant needs a text: --calibration FILE");
   if (!calibrates() && method == "gptq") throw UsageError("--method gptq needs a text: --calibration FILE");
-  if (calibrates() && method == "rtn" && !smoothquant)
+  const bool is_mindformers = options.scheme == checkpoint::kW8A8Scheme;
+  if (is_mindformers && !calibrates())
+    throw UsageError("--scheme {} needs a text to find the range of attention's inputs: --calibration FILE",
+                     options.scheme);
+  if (is_mindformers && (method == "gptq" || smoothquant))
+    throw UsageError("--scheme {} rounds to nearest and suppresses outliers by itself: leave {} out",
+                     options.scheme, smoothquant ? "--smoothquant" : "--method gptq");
+  if (is_mindformers && !eval_text.empty())
+    throw UsageError(
+        "--eval-text reads HF checkpoints: convert DST to one (fathom convert DST HF) and give it to fathom "
+        "eval");
+  if (calibrates() && method == "rtn" && !smoothquant && !is_mindformers)
     throw UsageError("--calibration changes nothing under --method rtn without --smoothquant");
   if (calibrates() && options.scheme == "fp8")
     throw UsageError("--calibration goes with int8 and int4: fp8 blocks are scaled by their largest value");
@@ -116,7 +128,8 @@ quantize::CalibratedReport run_quantize(const std::filesystem::path& source,
       open_windows(source, model, flags.calibration, length_or_default(flags.length, model), "--calibration"),
       flags.samples);
   quantize::CalibrationOptions calibration;
-  calibration.method = flags.method == "rtn" || (flags.method.empty() && flags.smoothquant)
+  calibration.method = flags.method == "rtn" || options.scheme == checkpoint::kW8A8Scheme ||
+                               (flags.method.empty() && flags.smoothquant)
                            ? quantize::Method::round_to_nearest
                            : quantize::Method::gptq;
   calibration.gptq = {flags.damping, flags.act_order};

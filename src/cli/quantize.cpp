@@ -9,9 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "checkpoint/mindformers_w8a8.h"
 #include "checkpoint/quantize.h"
 #include "checkpoint/run_directory.h"
 #include "cli/calibration_flags.h"
@@ -26,7 +28,8 @@ using checkpoint::QuantizedTensor;
 using checkpoint::QuantizeReport;
 
 struct Flags {
-  std::string source, directory, max_shard_size = "5GB";
+  std::string source, directory, max_shard_size;
+  std::vector<std::string> fuse;
   bool json = false;
   checkpoint::QuantizeOptions options;
   CalibrationFlags calibration;
@@ -116,7 +119,14 @@ std::string to_text(const QuantizeReport& report) {
 }
 
 void run(Flags& flags) {
-  flags.options.max_shard_bytes = parse_shard_size(flags.max_shard_size);
+  if (!flags.max_shard_size.empty()) {
+    if (flags.options.scheme == checkpoint::kW8A8Scheme)
+      throw UsageError("--max-shard-size goes with the other schemes: {} has a file for each layer",
+                       flags.options.scheme);
+    flags.options.max_shard_bytes = parse_shard_size(flags.max_shard_size);
+  }
+  for (const std::string& part : flags.fuse)
+    (part == "qkv" ? flags.options.has_fused_qkv : flags.options.has_fused_ffn) = true;
   flags.calibration.check(flags.options);
   flags.source = checkpoint::resolve_checkpoint(flags.source).string();
   std::optional<HeldOutText> text_of_eval;  // read before the work: a mistake in it shows at once
@@ -166,9 +176,10 @@ void add_quantize(CLI::App& app) {
       ->add_option(
           "--scheme", flags->options.scheme,
           "w8a8: int8 with a scale a row, activations int8 as they come; int4: weights only, a scale a "
-          "group; fp8: DeepSeek's 128x128 blocks")
+          "group; fp8: DeepSeek's 128x128 blocks; mindformers-w8a8: for MindFormers' inference, attention's "
+          "activations by scales found in a text")
       ->required()
-      ->check(CLI::IsMember({"w8a8", "int4", "fp8"}));
+      ->check(CLI::IsMember({"w8a8", "int4", "fp8", checkpoint::kW8A8Scheme}));
   command->add_option("--group-size", flags->options.group_size,
                       "of int4: 128 (the default), 64 or 32 columns a scale, or -1: one scale a row");
   command
@@ -181,6 +192,12 @@ void add_quantize(CLI::App& app) {
       ->check(CLI::IsMember({"float32", "ue8m0"}));
   command->add_option("--max-shard-size", flags->max_shard_size,
                       "of one file: 5GB (the default), 500MB, ...");
+  command
+      ->add_option("--fuse", flags->fuse,
+                   "of mindformers-w8a8: qkv, ffn or both, as its qkv_concat and ffn_concat want")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"qkv", "ffn"}))
+      ->option_text("PARTS");
   command->add_flag("--json", flags->json, "print one JSON object: the error of every matrix");
   flags->calibration.add_to(*command);
   command->footer(
@@ -191,6 +208,7 @@ void add_quantize(CLI::App& app) {
       "  fathom quantize out/tiny/checkpoints/step_00001000 out/tiny-int4 --scheme int4 --group-size 32\n"
       "  fathom quantize SRC DST --scheme int4 --calibration wiki.train.txt --eval-text wiki.valid.txt\n"
       "  fathom quantize SRC DST --scheme w8a8 --calibration wiki.train.txt --smoothquant 0.5\n"
+      "  fathom quantize SRC DST --scheme mindformers-w8a8 --calibration wiki.train.txt\n"
       "  fathom quantize SRC DST --scheme int4 --lm-head int8 --json | jq .layers");
   command->callback([flags] { run(*flags); });
 }

@@ -111,6 +111,7 @@ struct ParallelSection {
   int64_t data = 1, tensor = 1, pipeline = 1, context = 1, expert = 1, expert_tensor = 1;
   bool sequence = true;
   std::string schedule = "1f1b";
+  int64_t virtual_stages = 0;  // chunks of layers a rank has; 0: as the schedule needs
   std::vector<int64_t> layer_offset;
   int64_t zero = 1;
   int64_t timeout_s = 600;

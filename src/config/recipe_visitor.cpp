@@ -160,6 +160,10 @@ void visit_parallel(RecipeVisitor& v, ParallelSection& parallel) {
             parallel.sequence);
   v.text({"schedule", "", "The pipeline schedule."}, parallel.schedule,
          {"1f1b", "interleaved_1f1b", "zero_bubble", "dualpipe_v"});
+  v.integer({"virtual_stages", "chunks",
+             "Runs of layers that each rank of the pipeline has; 0: 2 for `interleaved_1f1b` and "
+             "`dualpipe_v`, else 1."},
+            parallel.virtual_stages, between(0, 64));
   v.integers({"layer_offset", "layers",
               "Layers more (or fewer) than the even split, for each stage; sums to 0. MTP modules count, as "
               "the last; what "

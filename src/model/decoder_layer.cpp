@@ -2,21 +2,23 @@
 
 #include <ATen/TensorOperators.h>
 
+#include "model/sequence_parallel.h"
 #include "ops/norm.h"
 #include "ops/recompute.h"
 
 namespace fathom::model {
 
-DecoderLayer::DecoderLayer(weights::ParameterRegistry& registry, int64_t layer)
-    : layer_(layer),
+DecoderLayer::DecoderLayer(weights::ParameterRegistry& registry, const ModelRanks& ranks, int64_t layer)
+    : ranks_(ranks),
+      layer_(layer),
       eps_(registry.model().rms_norm_eps),
       input_norm_(registry.add(config::layer_prefix(layer) + "input_layernorm.weight")),
       post_attention_norm_(registry.add(config::layer_prefix(layer) + "post_attention_layernorm.weight")),
-      attention_(registry, layer) {
+      attention_(registry, ranks, layer) {
   if (registry.model().is_moe_layer(layer)) {
-    moe_.emplace(registry, layer);
+    moe_.emplace(registry, ranks, layer);
   } else {
-    mlp_.emplace(registry, config::layer_prefix(layer) + "mlp.");
+    mlp_.emplace(registry, ranks, config::layer_prefix(layer) + "mlp.");
   }
 }
 
@@ -28,8 +30,11 @@ void DecoderLayer::release_norm(const at::Tensor& normed, const at::Tensor& x, o
 
 Moe::Output DecoderLayer::feed_forward(const at::Tensor& x, const ForwardContext& context) {
   const at::Tensor normed = ops::rms_norm(x, post_attention_norm_, eps_);
-  Moe::Output output =
-      moe_ ? moe_->forward(normed, context) : Moe::Output{mlp_->forward(normed), at::Tensor()};
+  Moe::Output output;
+  if (moe_)
+    output = moe_->forward(normed, context);
+  else
+    output.y = sum_to_own_tokens(mlp_->forward(gather_tokens(normed, context.num_tokens(), ranks_)), ranks_);
   release_norm(normed, x, post_attention_norm_, output.y);
   output.y = x + output.y;
   return output;

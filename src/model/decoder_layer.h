@@ -13,9 +13,9 @@ namespace fathom::model {
 
 class DecoderLayer {
  public:
-  DecoderLayer(weights::ParameterRegistry& registry, int64_t layer);
+  DecoderLayer(weights::ParameterRegistry& registry, const ModelRanks& ranks, int64_t layer);
 
-  // x [T, D]. `recompute`: keep only x and run the layer again in backward.
+  // x [T, D]: this rank's tokens; so is the output. `recompute`: keep only x and run the layer again in backward.
   Moe::Output forward(const at::Tensor& x, const ForwardContext& context, bool recompute);
   // Over the cache, without gradients: the whole prompt of one sequence, or one token.
   at::Tensor prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
@@ -33,6 +33,7 @@ class DecoderLayer {
   void release_norm(const at::Tensor& normed, const at::Tensor& x, ops::Weight& weight,
                     const at::Tensor& after) const;
 
+  ModelRanks ranks_;
   int64_t layer_;
   double eps_;
   ops::Weight& input_norm_;

@@ -13,10 +13,11 @@ struct ForwardContext {
   bool count_load = false;  // training: experts' loads are counted (never twice under recompute)
   config::RecomputeSection recompute;
 
+  int64_t num_tokens() const { return layout.num_sequences * layout.seq_length; }
   bool recomputes_selectively() const { return recompute.kind == config::RecomputeKind::selective; }
 };
 
-// Under RecomputeKind::per_stage the first layers[0] of this stage's layers are recomputed.
-bool recomputes_layer(const config::RecomputeSection& recompute, int64_t layer_of_stage);
+// Under RecomputeKind::per_stage the first layers[stage] of a stage's layers are recomputed.
+bool recomputes_layer(const config::RecomputeSection& recompute, int64_t stage, int64_t layer_of_stage);
 
 }  // namespace fathom::model

@@ -6,6 +6,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 
+#include "model/sequence_parallel.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
 #include "ops/recompute.h"
@@ -18,30 +19,51 @@ std::string attention_name(int64_t layer, const char* suffix) {
   return config::layer_prefix(layer) + "self_attn." + suffix;
 }
 
-// q_a and kv_a read the same input, so they are one matrix.
-ops::Weight& add_down_projection(weights::ParameterRegistry& registry, int64_t layer) {
+// q_a and kv_a read the same input, so they are one matrix. A q that tensor ranks cut stands alone.
+ops::Weight& add_down_projection(weights::ParameterRegistry& registry, const ModelRanks& ranks,
+                                 int64_t layer) {
   const config::ModelConfig& c = registry.model();
+  const std::string kv = attention_name(layer, "kv_a_proj_with_mqa.weight");
+  if (c.q_lora_rank == 0 && ranks.cuts_matrices()) return registry.add(kv);
   const int64_t q_rows = c.q_lora_rank > 0 ? c.q_lora_rank : c.num_attention_heads * c.qk_head_dim();
   return registry.add(attention_name(layer, "*_a_proj"), {q_rows + c.latent_dim(), c.hidden_size},
-                      {attention_name(layer, c.q_lora_rank > 0 ? "q_a_proj.weight" : "q_proj.weight"),
-                       attention_name(layer, "kv_a_proj_with_mqa.weight")});
+                      {attention_name(layer, c.q_lora_rank > 0 ? "q_a_proj.weight" : "q_proj.weight"), kv});
+}
+
+// The rows (dim 0) or columns of this rank's heads.
+ops::Weight& add_heads(weights::ParameterRegistry& registry, const ModelRanks& ranks, int64_t dim,
+                       const std::string& name) {
+  std::vector<int64_t> shape = registry.table().at(name).shape;
+  const int64_t heads = registry.model().num_attention_heads;
+  const int64_t width = shape.at(static_cast<size_t>(dim)) / heads;
+  const Share own = ranks.tensor_share(heads);
+  shape[static_cast<size_t>(dim)] = own.count * width;
+  return registry.add(name, shape, {weights::Slice{name, dim, own.begin * width, own.count * width}},
+                      ranks.cuts_matrices() ? weights::Holders::replica : weights::Holders::stage);
 }
 
 }  // namespace
 
-Mla::Mla(weights::ParameterRegistry& registry, int64_t layer)
-    : q_lora_rank_(registry.model().q_lora_rank),
+Mla::Mla(weights::ParameterRegistry& registry, const ModelRanks& ranks, int64_t layer)
+    : ranks_(ranks),
+      q_lora_rank_(registry.model().q_lora_rank),
       kv_lora_rank_(registry.model().kv_lora_rank),
-      down_(add_down_projection(registry, layer)),
+      down_(add_down_projection(registry, ranks, layer)),
       kv_norm_(registry.add(attention_name(layer, "kv_a_layernorm.weight"))),
-      kv_up_(registry.add(attention_name(layer, "kv_b_proj.weight"))),
-      out_(registry.add(attention_name(layer, "o_proj.weight"))) {
+      kv_up_(add_heads(registry, ranks, 0, attention_name(layer, "kv_b_proj.weight"))),
+      out_(add_heads(registry, ranks, 1, attention_name(layer, "o_proj.weight"))) {
   const config::ModelConfig& c = registry.model();
-  shape_ = {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim,
-            c.v_head_dim,          c.softmax_scale(),  c.rope_interleave};
+  shape_ = {ranks.tensor_share(c.num_attention_heads).count,
+            c.qk_nope_head_dim,
+            c.qk_rope_head_dim,
+            c.v_head_dim,
+            c.softmax_scale(),
+            c.rope_interleave};
   if (q_lora_rank_ > 0) {
     q_a_norm_ = &registry.add(attention_name(layer, "q_a_layernorm.weight"));
-    q_up_ = &registry.add(attention_name(layer, "q_b_proj.weight"));
+    q_up_ = &add_heads(registry, ranks, 0, attention_name(layer, "q_b_proj.weight"));
+  } else if (ranks.cuts_matrices()) {
+    q_up_ = &add_heads(registry, ranks, 0, attention_name(layer, "q_proj.weight"));
   }
 }
 
@@ -60,9 +82,34 @@ at::Tensor Mla::expand_and_attend(const Projected& p, const ForwardContext& cont
   return ops::mla_attention(q, ops::linear(p.kv_latent, kv_up_), p.k_rope, shape_, context.layout);
 }
 
+// Latents are made of this rank's tokens, and travel in one collective: they are all that the heads read, and much
+// narrower than x (without query compression the query's input is x itself).
+at::Tensor Mla::attend_in_parts(const at::Tensor& x, const ForwardContext& context) const {
+  const Projected own = split(ops::linear(x, down_));
+  const at::Tensor query = q_lora_rank_ > 0 ? own.query_latent : x;
+  const at::Tensor all =
+      gather_tokens(at::cat({query, own.kv_latent, own.k_rope}, 1), context.num_tokens(), ranks_);
+  const int64_t q_columns = query.size(1);
+  const Projected whole{all.narrow(1, 0, q_columns).contiguous(),
+                        all.narrow(1, q_columns, kv_lora_rank_).contiguous(),
+                        all.narrow(1, q_columns + kv_lora_rank_, shape_.qk_rope_head_dim)};
+  return expand_and_attend(whole, context);
+}
+
 at::Tensor Mla::forward(const at::Tensor& x, const ForwardContext& context) const {
+  const bool selective = context.recomputes_selectively();
+  if (ranks_.cuts_matrices()) {
+    const at::Tensor attended = selective
+                                    ? ops::recompute(
+                                          [this, context](const ops::TensorList& in) -> ops::TensorList {
+                                            return {attend_in_parts(in[0], context)};
+                                          },
+                                          {x})[0]
+                                    : attend_in_parts(x, context);
+    return sum_to_own_tokens(ops::linear(attended, out_), ranks_);
+  }
   const at::Tensor down = ops::linear(x, down_);
-  if (!context.recomputes_selectively()) return ops::linear(expand_and_attend(split(down), context), out_);
+  if (!selective) return ops::linear(expand_and_attend(split(down), context), out_);
   const at::Tensor attended = ops::recompute(
       [this, context](const ops::TensorList& in) -> ops::TensorList {
         return {expand_and_attend(split(in[0]), context)};

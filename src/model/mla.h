@@ -6,6 +6,7 @@
 #include "config/model_config.h"
 #include "model/forward_context.h"
 #include "model/latent_cache.h"
+#include "model/model_ranks.h"
 #include "ops/attention.h"
 #include "weights/parameter_registry.h"
 
@@ -16,9 +17,10 @@ inline constexpr double kLatentNormEps = 1e-6;
 
 class Mla {
  public:
-  Mla(weights::ParameterRegistry& registry, int64_t layer);
+  // Tensor ranks have N/n heads each, and every latent.
+  Mla(weights::ParameterRegistry& registry, const ModelRanks& ranks, int64_t layer);
 
-  // x [T, D] (normed) -> [T, D].
+  // x [T, D] (normed): this rank's tokens; so is the output.
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
   // The expanded form over the T tokens of one sequence that starts here; their latents go to the cache.
   at::Tensor prefill(const at::Tensor& x, const ForwardContext& context, LatentCache& cache,
@@ -35,12 +37,14 @@ class Mla {
   };
   Projected split(const at::Tensor& down) const;  // down [T, Q+C+R], the down-projection's output
   at::Tensor expand_and_attend(const Projected& projected, const ForwardContext& context) const;
+  at::Tensor attend_in_parts(const at::Tensor& x, const ForwardContext& context) const;
 
+  ModelRanks ranks_;
   ops::MlaShape shape_;
   int64_t q_lora_rank_, kv_lora_rank_;
-  ops::Weight& down_;  // [q_a (or q) rows, then kv_a rows; D]
+  ops::Weight& down_;  // [q_a (or q) rows, then kv_a rows; D]; kv_a alone where `q_up_` is q
   ops::Weight* q_a_norm_ = nullptr;
-  ops::Weight* q_up_ = nullptr;  // q_b; null without query compression
+  ops::Weight* q_up_ = nullptr;  // q_b; without query compression null, or q where it is cut
   ops::Weight& kv_norm_;
   ops::Weight& kv_up_;  // kv_b [N*(H+V), C]
   ops::Weight& out_;

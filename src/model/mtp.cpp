@@ -8,12 +8,12 @@
 
 namespace fathom::model {
 
-MtpModule::MtpModule(weights::ParameterRegistry& registry, int64_t layer)
+MtpModule::MtpModule(weights::ParameterRegistry& registry, const ModelRanks& ranks, int64_t layer)
     : eps_(registry.model().rms_norm_eps),
       enorm_(registry.add(config::layer_prefix(layer) + "enorm.weight")),
       hnorm_(registry.add(config::layer_prefix(layer) + "hnorm.weight")),
       eh_proj_(registry.add(config::layer_prefix(layer) + "eh_proj.weight")),
-      block_(registry, layer),
+      block_(registry, ranks, layer),
       norm_(registry.add(config::layer_prefix(layer) + "shared_head.norm.weight")) {
   registry.add_tied_copy(config::layer_prefix(layer) + "embed_tokens.weight", "model.embed_tokens.weight");
   registry.add_tied_copy(config::layer_prefix(layer) + "shared_head.head.weight", "lm_head.weight");

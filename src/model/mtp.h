@@ -12,7 +12,8 @@ namespace fathom::model {
 
 class MtpModule {
  public:
-  MtpModule(weights::ParameterRegistry& registry, int64_t layer);  // layer = num_hidden_layers + depth - 1
+  MtpModule(weights::ParameterRegistry& registry, const ModelRanks& ranks,
+            int64_t layer);  // layer = num_hidden_layers + depth - 1
 
   struct Output {
     at::Tensor hidden;  // [T, D] normed: goes to the head and to the next depth

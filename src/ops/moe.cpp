@@ -124,7 +124,7 @@ at::Tensor combine_rows(const at::Tensor& rows, const at::Tensor& scale, const D
   const at::ScalarType precise = accumulate_dtype(rows);
   const at::Tensor gathered = at::index_select(rows, 0, plan.choice_row.flatten())
                                   .to(precise)
-                                  .view({plan.num_tokens, plan.num_choices, -1});
+                                  .view({plan.num_tokens, plan.num_choices, rows.size(1)});
   if (!scale.defined()) return gathered.sum(1).to(rows.scalar_type());
   return (gathered * scale.to(precise).unsqueeze(-1)).sum(1).to(rows.scalar_type());
 }

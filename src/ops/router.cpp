@@ -34,7 +34,7 @@ at::Tensor choose(const at::Tensor& scores, const at::Tensor& correction_bias,
   if (correction_bias.defined()) choice = choice + correction_bias.to(scores.scalar_type());
   const int64_t T = scores.size(0), groups = config.n_group;
   if (config.topk_method != config::TopkMethod::greedy && groups > 1) {
-    const at::Tensor grouped = choice.view({T, groups, -1});
+    const at::Tensor grouped = choice.view({T, groups, choice.size(1) / groups});
     // noaux_tc judges a group by the sum of its two best, V2's group-limited greedy by its best
     const int64_t judged = config.topk_method == config::TopkMethod::noaux_tc ? 2 : 1;
     const at::Tensor group_scores = std::get<0>(at::topk(grouped, judged, -1)).sum(-1);

@@ -7,6 +7,7 @@
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -60,6 +61,32 @@ ChunkResult composed_chunk(const at::Tensor& logits, const at::Tensor& targets, 
   return result;
 }
 
+// As composed_chunk, of a slice: the largest logit, the sum of exponentials and the target's logit are the group's.
+ChunkResult sliced_chunk(const at::Tensor& logits, const at::Tensor& targets, double coefficient,
+                         double z_loss, bool with_grad, const VocabSlice& slice) {
+  const at::Tensor wide = logits.to(accumulate_dtype(logits));
+  const at::Tensor counted = targets.ne(kIgnoreTarget), keep = counted.to(wide.scalar_type());
+  const at::Tensor local = targets - slice.first;
+  const at::Tensor is_here = counted.logical_and(local.ge(0)).logical_and(local.lt(logits.size(1)));
+  const at::Tensor safe = at::where(is_here, local, 0).unsqueeze(1), here = is_here.to(wide.scalar_type());
+  at::Tensor largest = wide.amax({1});
+  slice.max(largest);
+  at::Tensor sums =
+      at::stack({(wide - largest.unsqueeze(1)).exp().sum(1), wide.gather(1, safe).squeeze(1) * here});
+  slice.sum(sums);
+  const at::Tensor lse = sums[0].log() + largest;
+  ChunkResult result;
+  result.nll = (lse - sums[1]) * keep;
+  result.penalty = lse.square() * keep;
+  if (with_grad) {
+    const at::Tensor softmax_scale = (coefficient * keep * (1 + 2 * z_loss * lse)).unsqueeze(1);
+    at::Tensor d = (wide - lse.unsqueeze(1)).exp_().mul_(softmax_scale);
+    d.scatter_add_(1, safe, (-coefficient * here).unsqueeze(1));
+    result.d_logits = d.to(logits.scalar_type());
+  }
+  return result;
+}
+
 // As composed_chunk, by the kernel; the gradient takes the place of the logits.
 ChunkResult chunk_by_kernel(const at::Tensor& logits, const at::Tensor& targets, double coefficient,
                             double z_loss, bool with_grad) {
@@ -88,7 +115,8 @@ ChunkResult chunk_by_kernel(const at::Tensor& logits, const at::Tensor& targets,
 }
 
 ChunkResult evaluate_chunk(const at::Tensor& logits, const at::Tensor& targets, double coefficient,
-                           double z_loss, bool with_grad) {
+                           double z_loss, bool with_grad, const VocabSlice& slice) {
+  if (!slice.is_whole()) return sliced_chunk(logits, targets, coefficient, z_loss, with_grad, slice);
   return use_kernels(logits) ? chunk_by_kernel(logits, targets, coefficient, z_loss, with_grad)
                              : composed_chunk(logits, targets, coefficient, z_loss, with_grad);
 }
@@ -100,7 +128,7 @@ struct LossSums {
 
 // Runs the chunks; fills d_hidden and hands the head's gradient on where gradients are wanted.
 LossSums run_chunks(const at::Tensor& hidden, Weight& head, const at::Tensor& targets, double coefficient,
-                    double z_loss, at::Tensor* d_hidden) {
+                    double z_loss, const VocabSlice& slice, at::Tensor* d_hidden) {
   LossSums sums;
   const int64_t T = hidden.size(0);
   const int64_t step = rows_per_chunk(head, hidden.element_size(), T);
@@ -108,7 +136,7 @@ LossSums run_chunks(const at::Tensor& hidden, Weight& head, const at::Tensor& ta
     const int64_t rows = std::min(step, T - first);
     const at::Tensor h = hidden.narrow(0, first, rows), t = targets.narrow(0, first, rows);
     const ChunkResult chunk =
-        evaluate_chunk(at::mm(h, head.value.t()), t, coefficient, z_loss, d_hidden != nullptr);
+        evaluate_chunk(at::mm(h, head.value.t()), t, coefficient, z_loss, d_hidden != nullptr, slice);
     if (!hidden.is_meta()) {
       sums.nll += chunk.nll.sum(at::kDouble).item<double>();
       sums.penalty += chunk.penalty.sum(at::kDouble).item<double>();
@@ -125,9 +153,10 @@ LossSums run_chunks(const at::Tensor& hidden, Weight& head, const at::Tensor& ta
 
 struct FusedLoss : torch::autograd::Function<FusedLoss> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, Weight* head,
-                            const at::Tensor& targets, double coefficient, double z_loss, LossSums* sums) {
+                            const at::Tensor& targets, double coefficient, double z_loss,
+                            const VocabSlice* slice, LossSums* sums) {
     at::Tensor d_hidden = at::empty_like(hidden);
-    *sums = run_chunks(hidden.detach(), *head, targets, coefficient, z_loss, &d_hidden);
+    *sums = run_chunks(hidden.detach(), *head, targets, coefficient, z_loss, *slice, &d_hidden);
     ctx->save_for_backward({d_hidden});
     return at::scalar_tensor(coefficient * (sums->nll + z_loss * sums->penalty),
                              hidden.options().dtype(accumulate_dtype(hidden)));
@@ -137,20 +166,20 @@ struct FusedLoss : torch::autograd::Function<FusedLoss> {
       throw NumericError("vocab_loss entered the total with factor {}: put the factor into `coefficient`",
                          grads[0].item<double>());
     const at::Tensor none;
-    return {ctx->get_saved_variables()[0], none, none, none, none, none};
+    return {ctx->get_saved_variables()[0], none, none, none, none, none, none};
   }
 };
 
 }  // namespace
 
 VocabLoss vocab_loss(const at::Tensor& hidden, Weight& head, const at::Tensor& targets, double coefficient,
-                     double z_loss) {
+                     double z_loss, const VocabSlice& slice) {
   VocabLoss result;
   LossSums sums;
   if (at::GradMode::is_enabled() && hidden.requires_grad()) {
-    result.loss = FusedLoss::apply(hidden, &head, targets, coefficient, z_loss, &sums);
+    result.loss = FusedLoss::apply(hidden, &head, targets, coefficient, z_loss, &slice, &sums);
   } else {
-    sums = run_chunks(hidden, head, targets, coefficient, z_loss, nullptr);
+    sums = run_chunks(hidden, head, targets, coefficient, z_loss, slice, nullptr);
     result.loss = at::scalar_tensor(coefficient * (sums.nll + z_loss * sums.penalty),
                                     hidden.options().dtype(accumulate_dtype(hidden)));
   }
@@ -167,7 +196,7 @@ at::Tensor target_log_probs(const at::Tensor& hidden, const Weight& head, const 
     const int64_t rows = std::min(step, T - first);
     const at::Tensor logits = at::mm(hidden.narrow(0, first, rows), head.value.t());
     result.narrow(0, first, rows)
-        .copy_(-evaluate_chunk(logits, targets.narrow(0, first, rows), 1, 0, false).nll);
+        .copy_(-evaluate_chunk(logits, targets.narrow(0, first, rows), 1, 0, false, {}).nll);
   }
   return result;
 }

@@ -40,6 +40,14 @@ std::string reason(const std::exception& error) {
 
 void check_contiguous(const at::Tensor& tensor) { FATHOM_ASSERT(tensor.is_contiguous()); }
 
+// A plain loop: it may run in a thread beside the computing, where LibTorch's own would start more threads.
+template <typename Part, typename Sum>
+void add_parts(const Part* parts, int64_t num_parts, Sum* sum, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) sum[i] = static_cast<Sum>(parts[i]);
+  for (int64_t p = 1; p < num_parts; ++p)
+    for (int64_t i = 0; i < count; ++i) sum[i] += static_cast<Sum>(parts[p * count + i]);
+}
+
 int64_t total(std::span<const int64_t> rows) {
   int64_t sum = 0;
   for (const int64_t n : rows) sum += n;
@@ -155,10 +163,29 @@ void Communicator::reduce_scatter(const at::Tensor& all, std::span<const int64_t
   const std::vector<int64_t> equal(static_cast<size_t>(size()), own);
   all_to_all(all, rows, parts, equal);
   if (own == 0) return;
-  const bool is_narrow = all.scalar_type() == at::kBFloat16;
-  at::Tensor sum = is_narrow ? parts.narrow(0, 0, own).to(at::kFloat) : parts.narrow(0, 0, own);
-  for (int64_t p = 1; p < size(); ++p) sum.add_(parts.narrow(0, p * own, own));
-  mine.copy_(sum);
+  const int64_t count = parts.numel() / size();
+  switch (all.scalar_type()) {
+    case at::kBFloat16: {
+      if (mine.scalar_type() == at::kFloat && mine.is_contiguous()) {
+        add_parts(parts.const_data_ptr<at::BFloat16>(), size(), mine.mutable_data_ptr<float>(), count);
+        break;
+      }
+      std::vector<float> sum(static_cast<size_t>(count));
+      add_parts(parts.const_data_ptr<at::BFloat16>(), size(), sum.data(), count);
+      mine.view(-1).copy_(at::from_blob(sum.data(), {count}, at::kFloat));
+      break;
+    }
+    case at::kFloat:
+      FATHOM_ASSERT(mine.scalar_type() == at::kFloat && mine.is_contiguous());
+      add_parts(parts.const_data_ptr<float>(), size(), mine.mutable_data_ptr<float>(), count);
+      break;
+    case at::kDouble:
+      FATHOM_ASSERT(mine.scalar_type() == at::kDouble && mine.is_contiguous());
+      add_parts(parts.const_data_ptr<double>(), size(), mine.mutable_data_ptr<double>(), count);
+      break;
+    default:
+      throw std::logic_error("reduce_scatter adds bfloat16, float and double");
+  }
 }
 
 void Communicator::all_gather_rows(at::Tensor& all, std::span<const int64_t> rows) {
@@ -178,6 +205,16 @@ void Communicator::send(const at::Tensor& tensor, int64_t to, int tag) {
   std::vector<at::Tensor> tensors = {tensor};
   run("send", static_cast<int64_t>(tensor.nbytes()),
       [&] { return backend_->send(tensors, static_cast<int>(to), tag); });
+}
+
+std::function<void()> Communicator::send_later(const at::Tensor& tensor, int64_t to, int tag) {
+  check_contiguous(tensor);
+  std::vector<at::Tensor> tensors = {tensor};
+  const auto work = backend_->send(tensors, static_cast<int>(to), tag);
+  Traffic& traffic = traffic_["send"];
+  ++traffic.calls;
+  traffic.bytes += static_cast<int64_t>(tensor.nbytes());
+  return [this, work, tensor] { run("send", 0, [&] { return work; }); };
 }
 
 void Communicator::recv(at::Tensor& tensor, int64_t from, int tag) {

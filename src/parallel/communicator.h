@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -56,11 +57,13 @@ class Communicator {
   void all_to_all(const at::Tensor& send, std::span<const int64_t> send_rows, at::Tensor& recv,
                   std::span<const int64_t> recv_rows);
   // Rows as above: place p gets the sum over all ranks of its rows, added in the order of the places, in `mine`
-  // [rows[place], ...]. Deterministic; any dtype that adds, bfloat16 in float.
+  // [rows[place], ...]. Deterministic; float, double, or bfloat16, which is added in float (`mine` may be float then).
   void reduce_scatter(const at::Tensor& all, std::span<const int64_t> rows, at::Tensor& mine);
   // Rows rows[p] of `all` are those of place p: fills in the others'.
   void all_gather_rows(at::Tensor& all, std::span<const int64_t> rows);
   void send(const at::Tensor& tensor, int64_t to, int tag = 0);
+  // Begins to send; the call of what is returned blocks until it is done. The tensor is kept until then.
+  std::function<void()> send_later(const at::Tensor& tensor, int64_t to, int tag = 0);
   void recv(at::Tensor& tensor, int64_t from, int tag = 0);
   void barrier();
 

@@ -11,8 +11,10 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <new>
 #include <thread>
+#include <vector>
 
 #include "base/error.h"
 
@@ -21,9 +23,13 @@ namespace {
 
 std::atomic<HeartbeatPage*> own_page{nullptr};
 
-void show(const std::string& text) {
+// What the threads of this rank wait in; the newest is shown.
+std::mutex marks_mutex;
+std::vector<std::string> marks;
+
+void show_newest() {
   HeartbeatPage* page = own_page.load();
-  if (!page) return;
+  const std::string text = marks.empty() ? "" : marks.back();
   const size_t count = std::min(text.size(), sizeof page->doing - 1);
   page->doing[0] = 0;
   for (size_t i = count; i-- > 0;) page->doing[i] = text[i];
@@ -67,8 +73,18 @@ void Heartbeat::set_step(int64_t step) {
 }
 
 Heartbeat::InCollective::InCollective(const std::string& group, const char* collective) {
-  if (own_page.load()) show(fmt::format("{} over {}", collective, group));
+  if (!own_page.load()) return;
+  text_ = fmt::format("{} over {}", collective, group);
+  const std::lock_guard lock(marks_mutex);
+  marks.push_back(text_);
+  show_newest();
 }
-Heartbeat::InCollective::~InCollective() { show(""); }
+
+Heartbeat::InCollective::~InCollective() {
+  if (text_.empty()) return;
+  const std::lock_guard lock(marks_mutex);
+  marks.erase(std::find(marks.rbegin(), marks.rend(), text_).base() - 1);
+  show_newest();
+}
 
 }  // namespace fathom::parallel

@@ -31,6 +31,9 @@ class Heartbeat {
     ~InCollective();
     InCollective(const InCollective&) = delete;
     InCollective& operator=(const InCollective&) = delete;
+
+   private:
+    std::string text_;
   };
 };
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
@@ -11,6 +10,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "base/log.h"
 #include "base/stop_signal.h"
 #include "parallel/launch_store.h"
@@ -28,12 +28,6 @@ struct Failure {
   std::string what;  // one line
   bool was_training = false;
 };
-
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
 
 // One life of all ranks of this machine.
 class Attempt {

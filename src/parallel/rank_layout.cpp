@@ -28,6 +28,8 @@ const char* name(Dimension dimension) {
       return "expert_data";
     case Dimension::replica:
       return "replica";
+    case Dimension::stage:
+      return "stage";
   }
   throw std::logic_error("no such dimension");
 }
@@ -62,6 +64,8 @@ int64_t RankLayout::size(Dimension dimension) const {
       return data_ * tensor_ * context_ / (expert_ * expert_tensor_);
     case Dimension::replica:
       return data_ * context_;
+    case Dimension::stage:
+      return data_ * context_ * tensor_;
   }
   throw std::logic_error("no such dimension");
 }
@@ -90,6 +94,8 @@ int64_t RankLayout::place(Dimension dimension, int64_t rank) const {
       return m / (expert_tensor_ * expert_) * context_ + c;
     case Dimension::replica:
       return d * context_ + c;
+    case Dimension::stage:
+      return (d * context_ + c) * tensor_ + t;
   }
   throw std::logic_error("no such dimension");
 }
@@ -111,6 +117,9 @@ std::vector<int64_t> RankLayout::group(Dimension dimension, int64_t rank) const 
       break;
     case Dimension::replica:
       fix({Dimension::tensor, Dimension::pipeline});
+      break;
+    case Dimension::stage:
+      fix({Dimension::pipeline});
       break;
     default:
       fix({Dimension::tensor, Dimension::context, Dimension::data, Dimension::pipeline});

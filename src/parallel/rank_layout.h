@@ -19,6 +19,7 @@ enum class Dimension {
   expert,         // ranks that hold different experts of one layer
   expert_tensor,  // ranks that share each expert's matrices
   expert_data,    // ranks with the same experts: their gradients are summed
+  stage,          // data x context x tensor: all ranks of a pipeline stage
   replica,        // data x context: ranks with the same dense parameters
 };
 const char* name(Dimension dimension);  // "data", "expert_data", ...

@@ -18,7 +18,8 @@ namespace {
 
 constexpr Dimension kDimensions[] = {Dimension::world,         Dimension::tensor,      Dimension::context,
                                      Dimension::data,          Dimension::pipeline,    Dimension::expert,
-                                     Dimension::expert_tensor, Dimension::expert_data, Dimension::replica};
+                                     Dimension::expert_tensor, Dimension::expert_data, Dimension::replica,
+                                     Dimension::stage};
 
 void check_world_size(const LaunchEnvironment& environment, const RankLayout& layout) {
   if (environment.world_size == layout.world_size()) return;
@@ -53,18 +54,23 @@ World::World(const LaunchEnvironment& environment, const config::ParallelSection
                              std::string(error.what()).substr(0, 200));
     }
   }
-  for (const Dimension dimension : kDimensions) groups_[dimension] = make_group(dimension);
+  for (const Dimension dimension : kDimensions) groups_[dimension] = make_group(dimension, "", backends_);
+  for (const Dimension dimension : {Dimension::stage, Dimension::replica, Dimension::expert_data})
+    groups_beside_[dimension] = make_group(dimension, "beside/", backends_beside_);
+  board_ = size() > 1
+               ? std::make_unique<NoticeBoard>(store_, rank(), size(), static_cast<double>(section.timeout_s))
+               : std::make_unique<NoticeBoard>();
 }
 
 World::~World() = default;
 
-std::unique_ptr<Communicator> World::make_group(Dimension dimension) {
+std::unique_ptr<Communicator> World::make_group(Dimension dimension, const char* kind, Backends& backends) {
   const std::vector<int64_t> ranks = layout_.group(dimension, rank());
-  std::shared_ptr<c10d::Backend>& backend = backends_[ranks];
+  std::shared_ptr<c10d::Backend>& backend = backends[ranks];
   if (ranks.size() > 1 && !backend) {
     try {
       const auto store = as_shared<c10d::Store>(c10::make_intrusive<c10d::PrefixStore>(
-          fmt::format("{}/{}", name(dimension), ranks.front()), as_intrusive(store_)));
+          fmt::format("{}{}/{}", kind, name(dimension), ranks.front()), as_intrusive(store_)));
       backend = make_gloo_backend(store, layout_.place(dimension, rank()), static_cast<int64_t>(ranks.size()),
                                   address_, timeout_);
     } catch (const std::exception& error) {
@@ -77,9 +83,11 @@ std::unique_ptr<Communicator> World::make_group(Dimension dimension) {
 }
 
 Communicator& World::along(Dimension dimension) { return *groups_.at(dimension); }
+Communicator& World::beside(Dimension dimension) { return *groups_beside_.at(dimension); }
 
 void World::set_step(int64_t step) {
-  for (auto& [dimension, group] : groups_) group->set_step(step);
+  for (Groups* groups : {&groups_, &groups_beside_})
+    for (auto& [dimension, group] : *groups) group->set_step(step);
   Heartbeat::set_step(step);
 }
 

@@ -11,6 +11,7 @@
 #include "config/recipe.h"
 #include "parallel/communicator.h"
 #include "parallel/launch_environment.h"
+#include "parallel/notice_board.h"
 #include "parallel/rank_layout.h"
 
 namespace c10d {
@@ -36,19 +37,26 @@ class World {
   const RankLayout& layout() const { return layout_; }
   int64_t place(Dimension dimension) const { return layout_.place(dimension, rank()); }
   Communicator& along(Dimension dimension);
+  // The same ranks as along(), over connections of its own, for a thread that works beside the caller's: replica or
+  // expert_data.
+  Communicator& beside(Dimension dimension);
+  NoticeBoard& board() { return *board_; }
   // Shown in messages and to the launcher.
   void set_step(int64_t step);
 
  private:
-  std::unique_ptr<Communicator> make_group(Dimension dimension);
+  using Backends = std::map<std::vector<int64_t>, std::shared_ptr<c10d::Backend>>;
+  using Groups = std::map<Dimension, std::unique_ptr<Communicator>>;
+  std::unique_ptr<Communicator> make_group(Dimension dimension, const char* kind, Backends& backends);
   LaunchEnvironment environment_;
   RankLayout layout_;
   std::chrono::milliseconds timeout_;
   std::string address_;
   std::shared_ptr<c10d::Store> store_;
   // Groups of the same ranks share one set of connections.
-  std::map<std::vector<int64_t>, std::shared_ptr<c10d::Backend>> backends_;
-  std::map<Dimension, std::unique_ptr<Communicator>> groups_;
+  Backends backends_, backends_beside_;
+  Groups groups_, groups_beside_;
+  std::unique_ptr<NoticeBoard> board_;
 };
 
 }  // namespace fathom::parallel

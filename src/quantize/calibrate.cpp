@@ -19,6 +19,7 @@
 #include "base/progress.h"
 #include "ops/activation.h"
 #include "quantize/input_statistics.h"
+#include "quantize/outlier_suppression.h"
 #include "quantize/smoothquant.h"
 
 namespace fathom::quantize {
@@ -129,7 +130,7 @@ class Pass {
     LayerResult result;
     result.report.layer = layer_;
     result.report.expert_tokens = statistics.expert_rows();
-    if (options_.smoothing) smooth(block, statistics, result);
+    if (options_.smoothing || options_.suppresses_outliers) smooth(block, statistics, result);
     quantise(block, statistics, result);
 
     double lost = 0, size = 0;
@@ -151,24 +152,36 @@ class Pass {
     });
   }
 
+  // Of all matrices together, float [in].
+  static at::Tensor column_largest(const std::vector<at::Tensor>& matrices) {
+    at::Tensor result;
+    for (const at::Tensor& matrix : matrices) {
+      const at::Tensor largest = at::amax(matrix.abs(), {0}).to(at::kFloat);
+      result = result.defined() ? at::maximum(result, largest) : largest;
+    }
+    return result;
+  }
+
   void smooth(Block& block, InputStatistics& statistics, LayerResult& result) const {
     for (const SmoothingGroup& group : smoothing_groups(table_, layer_)) {
-      at::Tensor weight_largest;
+      std::vector<at::Tensor> quantised;
       std::set<const Parameter*> readers;
+      bool is_attention = false;
       for (const std::string& name : group.readers) {
         const auto [parameter, piece] = block.registry->find(name);
         readers.insert(parameter);
         if (!grid_of(*piece)) continue;
-        const at::Tensor largest =
-            at::amax(parameter->piece_of(parameter->value, *piece).abs(), {0}).to(at::kFloat);
-        weight_largest = weight_largest.defined() ? at::maximum(weight_largest, largest) : largest;
+        quantised.push_back(parameter->piece_of(parameter->value, *piece));
+        is_attention = piece->spec->role == config::TensorRole::attention;
       }
       const InputStatistics::Inputs* inputs = nullptr;
       for (const Parameter* reader : readers)
         if (!inputs) inputs = statistics.find(*reader);
-      if (!weight_largest.defined() || !inputs) continue;
+      if (quantised.empty() || !inputs || (options_.suppresses_outliers && !is_attention)) continue;
       const at::Tensor scales =
-          smoothing_scales(inputs->ranges.largest(), weight_largest, *options_.smoothing);
+          options_.suppresses_outliers
+              ? outlier_suppression_scales(inputs->ranges, quantised)
+              : smoothing_scales(inputs->ranges.largest(), column_largest(quantised), *options_.smoothing);
       fold(*block.registry, group, scales);
       for (const Parameter* reader : readers) statistics.divide(*reader, scales);
       result.smoothing[group.norm] = to_vector(scales);

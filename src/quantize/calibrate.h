@@ -22,8 +22,9 @@ enum class Method { round_to_nearest, gptq };
 struct CalibrationOptions {
   Method method = Method::gptq;
   GptqOptions gptq;
-  std::optional<double> smoothing;  // SmoothQuant's alpha
-  int64_t min_expert_tokens = 128;  // experts that got fewer are rounded to nearest
+  std::optional<double> smoothing;   // SmoothQuant's alpha
+  bool suppresses_outliers = false;  // Outlier Suppression+ in attention; not with smoothing
+  int64_t min_expert_tokens = 128;   // experts that got fewer are rounded to nearest
   // The grid of a matrix in a layer; nullopt: it is not quantised.
   std::function<std::optional<Grid>(const config::TensorSpec&)> grid_of;
   std::function<bool()> is_stopped = stop_requested;

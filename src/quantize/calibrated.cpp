@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "checkpoint/convert_journal.h"
+#include "checkpoint/mindformers_w8a8.h"
 #include "checkpoint/source_tensors.h"
 #include "quantize/smoothquant.h"
 
@@ -33,6 +34,7 @@ Json description(const std::vector<model::Window>& windows, config::Precision pr
     json["act_order"] = calibration.gptq.act_order;
     json["min_expert_tokens"] = calibration.min_expert_tokens;
   }
+  if (calibration.suppresses_outliers) json["suppresses_outliers"] = true;
   if (calibration.smoothing) json["smoothing"] = *calibration.smoothing;
   return json;
 }
@@ -62,6 +64,11 @@ CalibratedReport quantize_calibrated(const std::filesystem::path& source,
   if (windows.empty()) throw UsageError("the calibration text holds no token to calibrate with");
   if (files.scheme == "fp8")
     throw UsageError("calibration goes with int8 and int4: fp8 blocks are scaled by their largest value");
+  const bool is_mindformers = files.scheme == checkpoint::kW8A8Scheme;
+  if (is_mindformers && (calibration.method == Method::gptq || calibration.smoothing))
+    throw UsageError("{} rounds to nearest and suppresses outliers by itself: leave gptq and smoothing out",
+                     files.scheme);
+  calibration.suppresses_outliers = is_mindformers;
   const checkpoint::SourceTensors tensors = checkpoint::open_source(source);
   checkpoint::refuse_other_checkpoint(directory);  // before the long part, not behind it
   const config::TensorTable table(tensors.model);
@@ -70,7 +77,7 @@ CalibratedReport quantize_calibrated(const std::filesystem::path& source,
     if (spec.layer < 0) return std::nullopt;  // the head is rounded to nearest
     bool is_tied = false;
     const std::optional<checkpoint::IntFormat> format = checkpoint::int_format(
-        spec, checkpoint::source_tensor(tensors, table, spec.name, is_tied).dtype, files);
+        tensors.model, spec, checkpoint::source_tensor(tensors, table, spec.name, is_tied).dtype, files);
     return format ? std::optional(grid_of(*format)) : std::nullopt;
   };
 
@@ -90,7 +97,9 @@ CalibratedReport quantize_calibrated(const std::filesystem::path& source,
   Json plan = description(windows, precision, files, calibration);
   const auto store = std::make_shared<CalibrationStore>(
       directory / kCalibrationFolder, Json{{"source", tensors.identity}, {"calibration", plan}});
-  LayerStream stream(source, tensors.model, precision, windows);
+  config::ModelConfig calibrated = tensors.model;
+  if (is_mindformers) calibrated.num_nextn_predict_layers = 0;  // they stay as they are
+  LayerStream stream(source, calibrated, precision, windows);
   calibrate(stream, *store, calibration);
   log_report(*store, stream, calibration);
 
@@ -103,6 +112,12 @@ CalibratedReport quantize_calibrated(const std::filesystem::path& source,
     const auto found = factors->find(view.name);
     return found == factors->end() ? view : scaled(std::move(view), found->second);
   };
+  if (is_mindformers)
+    files.static_inputs = [store, &table](const std::string& name) {
+      const auto range = store->input_range(table.at(name).layer, name);
+      FATHOM_ASSERT(range.has_value());
+      return checkpoint::static_activation(range->first, range->second);
+    };
   files.encode = [store, &table](const TensorView& matrix,
                                  const checkpoint::IntFormat&) -> std::optional<checkpoint::IntCodes> {
     const config::TensorSpec* spec = table.find(matrix.name);

@@ -21,7 +21,8 @@ struct CalibratedReport {
 
 // As checkpoint::quantize_checkpoint, with `windows` as calibration texts; sets `calibration.grid_of` and of `files`
 // transform, encode and calibration. `precision` (fp32 or bf16) is the arithmetic of the forward pass. A call that was
-// stopped goes on in the layer or the file where it was. Throws UsageError: nothing here that calibration could change;
+// stopped goes on in the layer or the file where it was. Under mindformers-w8a8 the text also gives attention's inputs
+// their static scales and shifts. Throws UsageError: nothing here that calibration could change;
 // as calibrate and quantize_checkpoint do.
 CalibratedReport quantize_calibrated(const std::filesystem::path& source,
                                      const std::filesystem::path& directory,

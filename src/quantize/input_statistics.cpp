@@ -15,9 +15,18 @@ namespace fathom::quantize {
 void ChannelRanges::add(const at::Tensor& x) {
   if (x.size(0) == 0) return;
   const at::Tensor low = at::amin(x, {0}).to(at::kFloat), high = at::amax(x, {0}).to(at::kFloat);
+  const at::Tensor exact = x.to(at::kDouble), squares = (exact * exact).sum(0);
   minimum = rows == 0 ? low : at::minimum(minimum, low);
   maximum = rows == 0 ? high : at::maximum(maximum, high);
+  square_sum = rows == 0 ? squares : square_sum + squares;
   rows += x.size(0);
+}
+
+void ChannelRanges::divide(const at::Tensor& scales) {
+  if (rows == 0) return;
+  minimum = minimum / scales;
+  maximum = maximum / scales;
+  square_sum = square_sum / scales / scales;
 }
 
 at::Tensor ChannelRanges::largest() const { return at::maximum(maximum.abs(), minimum.abs()); }
@@ -47,8 +56,7 @@ void InputStatistics::divide(const ops::Weight& weight, const at::Tensor& scales
   const auto found = inputs_.find(&weight);
   if (found == inputs_.end()) return;
   Inputs& inputs = found->second;
-  inputs.ranges.minimum = inputs.ranges.minimum / scales;
-  inputs.ranges.maximum = inputs.ranges.maximum / scales;
+  inputs.ranges.divide(scales);
   if (inputs.hessian.defined()) {
     const at::Tensor exact = scales.to(at::kDouble);
     inputs.hessian.div_(exact.unsqueeze(0)).div_(exact.unsqueeze(1));

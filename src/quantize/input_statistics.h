@@ -13,12 +13,14 @@
 
 namespace fathom::quantize {
 
-// Minimum and maximum of each channel, and how many rows were seen.
+// Minimum, maximum and squares of each channel, and how many rows were seen.
 struct ChannelRanges {
   at::Tensor minimum, maximum;  // float [in]; undefined before the first row
+  at::Tensor square_sum;        // double [in]; of x^2
   int64_t rows = 0;
-  void add(const at::Tensor& x);  // [T, in]
-  at::Tensor largest() const;     // of |x|, float [in]
+  void add(const at::Tensor& x);          // [T, in]
+  void divide(const at::Tensor& scales);  // as if all x had been divided: float [in], > 0
+  at::Tensor largest() const;             // of |x|, float [in]
 };
 
 class InputStatistics : public ops::InputObserver {

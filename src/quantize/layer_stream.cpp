@@ -42,9 +42,9 @@ void LayerStream::fill(Block& block) const {
 Block LayerStream::load(int64_t layer) const {
   Block block = make_block();
   if (layer < config_.num_hidden_layers) {
-    block.decoder = std::make_unique<model::DecoderLayer>(*block.registry, layer);
+    block.decoder = std::make_unique<model::DecoderLayer>(*block.registry, model::ModelRanks{}, layer);
   } else {
-    block.mtp = std::make_unique<model::MtpModule>(*block.registry, layer);
+    block.mtp = std::make_unique<model::MtpModule>(*block.registry, model::ModelRanks{}, layer);
     block.embedding = &block.registry->add("model.embed_tokens.weight");
   }
   fill(block);

@@ -21,14 +21,13 @@ void update_bias(float* bias, const std::vector<int64_t>& load, double rate, boo
   for (int64_t e = 0; e < experts; ++e) bias[e] -= mean;
 }
 
-ExpertLoad measure_load(const std::vector<model::Moe*>& layers, int64_t step) {
+ExpertLoad measure_load(const std::vector<LayerCounts>& layers, int64_t step) {
   ExpertLoad result;
   result.step = step;
-  for (const model::Moe* moe : layers) {
-    const std::vector<int64_t>& counts = moe->load();
+  for (const auto& [number, counts] : layers) {
     const auto total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0}));
     LayerLoad& layer = result.layers.emplace_back();
-    layer.layer = moe->layer();
+    layer.layer = number;
     for (const int64_t count : counts)
       layer.load.push_back(total > 0 ? static_cast<double>(count) * static_cast<double>(counts.size()) / total
                                      : 0);

@@ -14,8 +14,12 @@ namespace fathom::train {
 // the choice of experts is the same either way). No change where the load is zero throughout.
 void update_bias(float* bias, const std::vector<int64_t>& load, double rate, bool recenter);
 
+struct LayerCounts {
+  int64_t layer = 0;
+  std::vector<int64_t> tokens;  // of each expert
+};
 // Each layer's loads as shares times the number of experts (1 is balance); trunk first, then MTP.
-ExpertLoad measure_load(const std::vector<model::Moe*>& layers, int64_t step);
+ExpertLoad measure_load(const std::vector<LayerCounts>& layers, int64_t step);
 double largest_violation(const ExpertLoad& load);  // MaxVio: max over layers of max load / mean - 1
 
 }  // namespace fathom::train

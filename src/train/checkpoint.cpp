@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "formats/checkpoint_manifest.h"
 #include "train/checkpoint_files.h"
-#include "weights/save_weights.h"
+#include "weights/spread_weights.h"
 #include "weights/train_state.h"
 
 namespace fathom::train {
@@ -66,8 +66,7 @@ LoadedCheckpoint load_checkpoint(const fs::path& directory, weights::ParameterRe
 }
 
 uint64_t checkpoint_bytes(weights::ParameterRegistry& registry, bool with_optimizer) {
-  uint64_t bytes = 0;
-  for (const checkpoint::SavedTensor& tensor : weights::weight_tensors(registry)) bytes += tensor.bytes();
+  uint64_t bytes = weights::weight_bytes(registry);
   if (with_optimizer)
     for (const checkpoint::SavedFile& file : weights::plan_train_state(registry)) bytes += file.bytes();
   return bytes;

@@ -3,11 +3,16 @@
 // renamed: whatever moment a run is killed at, each step_* directory is whole, and the newest of them is
 // where it goes on.
 //
+// Several ranks write into the same temporary directory: each its part of the HF files (whole files) and its share of
+// the state. Each tells rank 0 the checksums of its files, or what went wrong; rank 0 writes the manifest and puts the
+// directory in place once all parts are synced, or gives the save up; then all know.
+//
 // Use by the trainer:
 //   CheckpointStore store(recipe.output_dir, recipe.checkpoint, tokenizer);
 //   store.check_disk(registry, planned_saves);
 //   if (auto found = store.find_latest_good()) { auto resumed = load_checkpoint(found->directory, registry);
 //   ... } loop: store.poll(); if (due) store.save(step, registry, state); end:  store.finish();
+// Every rank makes the same calls.
 #pragma once
 
 #include <atomic>
@@ -23,6 +28,8 @@
 #include "base/json.h"
 #include "checkpoint/run_directory.h"
 #include "config/recipe.h"
+#include "parallel/communicator.h"
+#include "parallel/notice_board.h"
 #include "weights/parameter_registry.h"
 
 namespace fathom::train {
@@ -53,31 +60,35 @@ struct LoadedCheckpoint {
 LoadedCheckpoint load_checkpoint(const std::filesystem::path& directory,
                                  weights::ParameterRegistry& registry);
 
-// Bytes of the tensors of one checkpoint. Moments count once the optimizer has made them.
+// Bytes of the tensors of one checkpoint, of the state as far as this rank writes it. Moments count once the optimizer
+// has made them.
 uint64_t checkpoint_bytes(weights::ParameterRegistry& registry, bool with_optimizer);
 
 class CheckpointStore {
  public:
   // Makes OUT/checkpoints and removes what killed runs left there. Throws FileError where it cannot be
-  // written, or while another process writes checkpoints there. `tokenizer`: whose files each
-  // checkpoint gets (a directory or a tokenizer.json; empty: none).
+  // written, or while another process writes checkpoints there (rank 0 looks). `tokenizer`: whose files each
+  // checkpoint gets (a directory or a tokenizer.json; empty: none). `board`: of the ranks that save together; null: one. `tensor_ranks`: that share matrices, which save() brings
+  // together.
   CheckpointStore(const std::filesystem::path& output_dir, const config::CheckpointSection& section,
-                  const std::filesystem::path& tokenizer = {});
+                  const std::filesystem::path& tokenizer = {}, parallel::NoticeBoard* board = nullptr,
+                  parallel::Communicator* tensor_ranks = nullptr);
   CheckpointStore(const CheckpointStore&) = delete;
   CheckpointStore& operator=(const CheckpointStore&) = delete;
   ~CheckpointStore();  // waits for the save in flight; logs its error
 
   // Room for what the run will hold at once: min(planned_saves, keep + 1) checkpoints, less those there
   // already. Throws FileError with the numbers. Call it once the optimizer has made its moments.
-  void check_disk(weights::ParameterRegistry& registry, int64_t planned_saves) const;
+  void check_disk(weights::ParameterRegistry& registry, int64_t planned_saves);
 
-  std::optional<FoundCheckpoint> find_latest_good() const { return train::find_latest_good(output_dir_); }
+  // As above; rank 0 reads and tells the others, however long it takes.
+  std::optional<FoundCheckpoint> find_latest_good();
 
   // Waits for the save before, copies up to snapshot_bytes of the state, writes the rest, and returns; the
   // copied part is written, synced and put in place by a thread while training goes on. `state` goes to
   // train_state/state.json (all of `optimizer: all | last | none` keep that). A failed save is logged as an
   // error, leaves the last good checkpoint as it was, and is remembered until one succeeds; it never throws
-  // for a full disk or a failed write.
+  // for a full disk or a failed write, of whatever rank (its number and host are said).
   // `training_goes_on` false (the last save of a run): nothing is copied, everything is written at once.
   void save(int64_t step, weights::ParameterRegistry& registry, const Json& state,
             bool training_goes_on = true);
@@ -91,13 +102,25 @@ class CheckpointStore {
  private:
   struct Job;
   void prepare(Job& job, weights::ParameterRegistry& registry, const Json& state);
-  void complete(Job& job);  // from the last tensor to the rename; in the thread or the caller
-  void settle();            // joins the thread and takes its verdict
+  void plan_weight_files(Job& job, weights::ParameterRegistry& registry);
+  void write_cut_tensors(Job& job);
+  void write_part(Job& job);       // the rest of this rank's files
+  void complete(Job& job);         // from the last tensor to the rename; in the thread or the caller
+  std::string conclude(Job& job);  // rank 0: what went wrong, "" if the checkpoint stands
+  void put_in_place(Job& job);
+  void settle();  // joins the thread and takes its verdict
   void remove_old(int64_t newest) const;
 
   std::filesystem::path output_dir_, directory_, tokenizer_;
   config::CheckpointSection section_;
-  uint64_t snapshot_bytes_ = 0;
+  uint64_t snapshot_bytes_ = 0, other_ranks_bytes_ = 0;  // the latter: of their state, as rank 0 knows it
+  std::unique_ptr<parallel::NoticeBoard> own_board_;
+  parallel::NoticeBoard& board_;
+  parallel::Communicator* tensor_ranks_;
+  std::optional<std::pair<int64_t, int64_t>>
+      numbering_;      // of a spread model's files: before this rank's, in all
+  std::string mark_;   // in the name of a directory on its way, the same on all ranks
+  int64_t saves_ = 0;  // begun
   DirectoryLock lock_;
   std::unique_ptr<Job> job_;
   std::thread thread_;

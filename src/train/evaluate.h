@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "data/training_data.h"
-#include "model/deepseek.h"
-#include "parallel/communicator.h"
+#include "parallel/world.h"
+#include "train/pipeline.h"
 
 namespace fathom::train {
 
@@ -17,7 +17,7 @@ struct Evaluation {
 
 // Main loss over the first `num_batches` micro-batches of the data (0: all of it), without gradients; micro-batches go
 // round the data ranks, whose sums are added.
-Evaluation evaluate(model::DeepseekModel& model, const data::TrainingData& data, int64_t micro_batch_size,
-                    int64_t num_batches, parallel::Communicator& data_ranks);
+Evaluation evaluate(Pipeline& pipeline, const data::TrainingData& data, int64_t micro_batch_size,
+                    int64_t num_batches, parallel::World& world);
 
 }  // namespace fathom::train

@@ -1,8 +1,11 @@
 #include "train/optimizer.h"
 
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/zeros.h>
 
+#include <array>
 #include <cmath>
+#include <span>
+#include <utility>
 
 #include "kernels/adamw.h"
 #include "ops/kernel_args.h"
@@ -38,41 +41,48 @@ kernels::ParameterForm parameter_form(const weights::Parameter& p) {
 
 }  // namespace
 
-Optimizer::Optimizer(weights::ParameterRegistry& registry, const config::OptimizerSection& section)
-    : registry_(registry), section_(section) {
+Optimizer::Optimizer(weights::ParameterRegistry& registry, const config::OptimizerSection& section,
+                     const CopyHolders& holders)
+    : registry_(registry), section_(section), holders_(holders) {
   const at::ScalarType dtype = state_dtype(registry, section);
+  std::vector<weights::Parameter*> trained;
   for (weights::Parameter& p : registry.parameters()) {
-    if (!p.is_trained()) continue;
-    p.exp_avg = at::zeros_like(p.value, p.value.options().dtype(dtype));
-    p.exp_avg_sq = at::zeros_like(p.value, p.value.options().dtype(dtype));
+    if (!p.is_stepped()) continue;
+    p.exp_avg = at::zeros(p.state_shape(), p.value.options().dtype(dtype));
+    p.exp_avg_sq = at::zeros(p.state_shape(), p.value.options().dtype(dtype));
+    trained.push_back(&p);
   }
+  if (registry.sharding().shards_state) exchanged_ = make_buckets(trained);
 }
 
 GradNorm Optimizer::grad_norm() const {
-  double sum = 0;
-  bool finite = true;
+  std::array<double, 2> sums = {0, 0};  // of squares; of tensors that are not finite
   for (const weights::Parameter& p : registry_.parameters()) {
-    if (!p.is_trained() || p.main_grad_empty) continue;
+    if (!p.is_stepped() || (p.replica.size == 1 && p.main_grad_empty)) continue;
     const kernels::SquareSum part =
-        kernels::sum_of_squares(kernel_dtype(p.main_grad), p.main_grad.const_data_ptr(), p.numel());
-    sum += part.sum;
-    finite = finite && !part.has_nonfinite;
+        kernels::sum_of_squares(kernel_dtype(p.grad_share), p.grad_share.const_data_ptr(), p.share.count());
+    sums[0] += part.sum;
+    sums[1] += part.has_nonfinite ? 1 : 0;
   }
-  return {std::sqrt(sum), finite && std::isfinite(sum)};
+  // The shares of all ranks are every parameter once (PAR-3).
+  if (holders_.all) holders_.all->all_reduce(std::span(sums));
+  return {std::sqrt(sums[0]), sums[1] == 0 && std::isfinite(sums[0])};
 }
 
 void Optimizer::step(double lr, int64_t step, double grad_scale) {
   for (weights::Parameter& p : registry_.parameters()) {
-    if (!p.is_trained()) continue;
-    p.grad_for_adding();  // zeros where nothing came
+    if (!p.is_stepped()) continue;
+    if (p.replica.size == 1) p.grad_for_adding();  // zeros where nothing came
+    if (p.state.empty()) continue;
+    const at::Tensor value = p.value_of(p.state), grad = p.state == p.share ? p.grad_share : p.main_grad;
     kernels::AdamWParams params;
     params.form = parameter_form(p);
-    params.grad_type = kernel_dtype(p.main_grad);
+    params.grad_type = kernel_dtype(grad);
     params.state_type = kernel_dtype(p.exp_avg);
-    params.count = p.numel();
-    params.param = p.value.mutable_data_ptr();
+    params.count = p.state.count();
+    params.param = value.mutable_data_ptr();
     if (p.low_bits.defined()) params.param_low = static_cast<uint16_t*>(p.low_bits.mutable_data_ptr());
-    params.grad = p.main_grad.mutable_data_ptr();
+    params.grad = grad.mutable_data_ptr();
     params.exp_avg = p.exp_avg.mutable_data_ptr();
     params.exp_avg_sq = p.exp_avg_sq.mutable_data_ptr();
     params.lr = lr;
@@ -84,6 +94,9 @@ void Optimizer::step(double lr, int64_t step, double grad_scale) {
     params.grad_scale = grad_scale;
     kernels::adamw(params);
   }
+  for (const ShareBucket& bucket : exchanged_)
+    bucket.gather(holders_.of(bucket.first()), bucket.first().value.scalar_type(),
+                  [](weights::Parameter& p) { return p.value; });
 }
 
 }  // namespace fathom::train

@@ -37,6 +37,8 @@ StepBatch make_step_batch(const data::TrainingData& data, int64_t first, int64_t
                           int64_t micro_batch_size, int64_t num_nextn_predict_layers,
                           parallel::Communicator& data_ranks) {
   StepBatch step;
+  const int64_t micro_batches = (num_sequences + micro_batch_size - 1) / micro_batch_size;
+  step.most_micro_batches = (micro_batches + data_ranks.size() - 1) / data_ranks.size();
   step.num_mtp_targets.assign(static_cast<size_t>(num_nextn_predict_layers), 0);
   for (int64_t begin = data_ranks.place() * micro_batch_size; begin < num_sequences;
        begin += data_ranks.size() * micro_batch_size) {

@@ -13,6 +13,7 @@ namespace fathom::train {
 
 struct StepBatch {
   std::vector<model::MicroBatch> micro_batches;  // this rank's; the counts below are of all ranks
+  int64_t most_micro_batches = 0;                // of any rank
   int64_t num_sequences = 0;
   int64_t num_tokens = 0;                // positions: sequences * seq_length
   int64_t num_targets = 0;               // trained by the main loss

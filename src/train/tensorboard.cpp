@@ -15,6 +15,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/host_name.h"
 
 namespace fathom::train {
 namespace {
@@ -65,10 +66,8 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0 || name[0] == 0) return "localhost";
-  std::string text = name.data();
+std::string host_in_a_file_name() {
+  std::string text = host_name();
   std::replace(text.begin(), text.end(), '/', '_');
   return text;
 }
@@ -128,7 +127,7 @@ EventFile::EventFile(const fs::path& directory, int64_t resume_step) {
   make_directories(directory);
   const double now = now_s();
   const int64_t time = std::max(static_cast<int64_t>(now), latest_time(directory) + 1);
-  path_ = directory / fmt::format("{}{:010}.{}.{}", kFilePrefix, time, host_name(), ::getpid());
+  path_ = directory / fmt::format("{}{:010}.{}.{}", kFilePrefix, time, host_in_a_file_name(), ::getpid());
   fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
   if (fd_ < 0) throw FileError("cannot write {}: {}", path_.string(), std::strerror(errno));
   append(tf_record(file_version_event(now)));

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/parallel.h"
 #include "base/progress.h"
 #include "base/stop_signal.h"
@@ -29,12 +30,15 @@
 #include "train/data_parallel.h"
 #include "train/evaluate.h"
 #include "train/fault_finder.h"
+#include "train/gradient_reducer.h"
 #include "train/lr_schedule.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/pipeline.h"
 #include "train/progress_line.h"
 #include "train/report.h"
 #include "train/run_plan.h"
+#include "train/shared_disk.h"
 #include "train/step_batch.h"
 #include "train/tensorboard.h"
 #include "train/trainer_state.h"
@@ -119,6 +123,24 @@ int threads_of_rank(const config::Recipe& recipe, const parallel::LaunchEnvironm
   return std::max(1, num_threads() / static_cast<int>(environment.local_world_size));
 }
 
+// What of the training state this rank keeps (parallel.zero).
+weights::Sharding sharding_of(const config::Recipe& recipe, const parallel::World& world) {
+  const auto replica = [&](parallel::Dimension dimension) {
+    return weights::Replica{world.place(dimension), world.layout().size(dimension)};
+  };
+  using parallel::Dimension;
+  return {replica(Dimension::stage), replica(Dimension::expert_data), recipe.parallel.zero >= 1,
+          recipe.parallel.zero >= 2, replica(Dimension::replica)};
+}
+
+config::CheckpointSection with_snapshot_of_rank(config::CheckpointSection section,
+                                                const parallel::World& world) {
+  if (section.snapshot_bytes < 0)
+    section.snapshot_bytes =
+        static_cast<int64_t>(total_memory_bytes()) / 10 / world.environment().local_world_size;
+  return section;
+}
+
 class Trainer {
  public:
   Trainer(const config::Recipe& recipe, parallel::World& world);
@@ -126,7 +148,6 @@ class Trainer {
 
  private:
   void load_start();
-  int64_t agreed_checkpoint();
   StepMetrics train_step();
   void update_balance(int64_t consumed_tokens);
   void judge_finite(const StepMetrics& metrics, bool finite);
@@ -137,11 +158,12 @@ class Trainer {
   parallel::World& world_;
   parallel::Communicator& data_ranks_;
   weights::ParameterRegistry registry_;
-  model::DeepseekModel model_;
+  Pipeline pipeline_;
   RunPlan plan_;
   std::unique_ptr<data::TrainingData> data_, held_out_;
+  std::unique_ptr<GradientReducer> reducer_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<CheckpointStore> store_;  // rank 0's; null on the others
+  std::unique_ptr<CheckpointStore> store_;
   TrainerState state_;
   ExpertLoad load_;
   int64_t saved_step_ = -1;
@@ -151,10 +173,10 @@ Trainer::Trainer(const config::Recipe& recipe, parallel::World& world)
     : recipe_(recipe),
       world_(world),
       data_ranks_(world.along(parallel::Dimension::data)),
-      registry_(recipe.model, recipe.train.precision, c10::kCPU, true),
-      model_(registry_) {
+      registry_(recipe.model, recipe.train.precision, c10::kCPU, true, sharding_of(recipe, world)),
+      pipeline_(registry_, recipe, world) {
   // The first rank builds the index cache, the others map it.
-  if (!world.is_first()) world.along(parallel::Dimension::world).barrier();
+  if (!world.is_first()) world.board().meet("the data's index");
   const data::IndexCache cache = data::run_cache(recipe);
   const auto open = [&](data::Split split, int64_t samples) {
     return data::open_run_data(recipe, split, samples, cache);
@@ -163,25 +185,31 @@ Trainer::Trainer(const config::Recipe& recipe, parallel::World& world)
   plan_ = plan_run(recipe, epoch);
   data_ = open(data::Split::train, plan_.total_samples);
   if (recipe.train.eval_every > 0) held_out_ = open(data::Split::valid, 0);
-  if (world.is_first()) world.along(parallel::Dimension::world).barrier();
+  if (world.is_first()) world.board().meet("the data's index");
   registry_.allocate_grads(recipe.train.grad_dtype);
-  optimizer_ = std::make_unique<Optimizer>(registry_, recipe.train.optimizer);
-  if (world.is_first()) {
-    store_ = std::make_unique<CheckpointStore>(recipe.output_dir, recipe.checkpoint, tokenizer_of(recipe));
-    const int64_t every = recipe.checkpoint.every;
-    store_->check_disk(registry_, every > 0 ? (plan_.total_steps + every - 1) / every : 1);
+  using parallel::Dimension;
+  reducer_ = std::make_unique<GradientReducer>(
+      registry_, CopyHolders{&world.beside(Dimension::stage), &world.beside(Dimension::expert_data),
+                             &world.beside(Dimension::replica)});
+  pipeline_.take_over_sinks();
+  optimizer_ = std::make_unique<Optimizer>(
+      registry_, recipe.train.optimizer,
+      CopyHolders{&world.along(Dimension::stage), &world.along(Dimension::expert_data),
+                  &world.along(Dimension::replica), &world.along(Dimension::world)});
+  if (world.size() > 1) {
+    const weights::ParameterRegistry::HeldBytes held = registry_.held_bytes();
+    log::info("parallel.zero {}: this rank holds {} of weights, {} of optimizer state, {} of gradients",
+              recipe.parallel.zero, format_bytes(static_cast<double>(held.weights)),
+              format_bytes(static_cast<double>(held.state)),
+              format_bytes(static_cast<double>(held.gradients)));
   }
+  store_ = std::make_unique<CheckpointStore>(
+      recipe.output_dir, with_snapshot_of_rank(recipe.checkpoint, world), tokenizer_of(recipe),
+      &world.board(), &world.along(Dimension::tensor));
+  const int64_t every = recipe.checkpoint.every;
+  store_->check_disk(registry_, every > 0 ? (plan_.total_steps + every - 1) / every : 1);
   load_start();
   ops::trim_allocator_cache();  // what loading used and needs no more
-}
-
-// The newest good checkpoint, which the first rank has verified; -1: none.
-int64_t Trainer::agreed_checkpoint() {
-  int64_t step = -1;
-  if (store_)
-    if (const auto found = store_->find_latest_good()) step = found->step;
-  world_.along(parallel::Dimension::world).all_reduce(std::span(&step, 1), parallel::Reduce::max);
-  return step;
 }
 
 bool Trainer::is_stopping() {
@@ -192,12 +220,15 @@ bool Trainer::is_stopping() {
 
 void Trainer::load_start() {
   state_ = TrainerState::fresh(recipe_, data_->fingerprint());
-  if (const int64_t step = agreed_checkpoint(); step >= 0) {
-    const std::filesystem::path directory = recipe_.output_dir / kCheckpointFolder / checkpoint_name(step);
+  if (const auto found = store_->find_latest_good()) {
+    const std::filesystem::path& directory = found->directory;
     const LoadedCheckpoint loaded = load_checkpoint(directory, registry_);
+    // What every rank finds, one says.
+    if (!world_.is_first()) log::set_terminal_level(log::Level::error);
     state_.resume(loaded.state, directory);
     if (!loaded.has_moments)
       log::warning("{} holds no optimizer state: the moments start at zero", directory.string());
+    if (!world_.is_first()) log::set_terminal_level(log::Level::warning);
     saved_step_ = state_.step;
     log::info("continuing from {} (step {} of {})", directory.string(), state_.step, plan_.total_steps);
     return;
@@ -230,22 +261,20 @@ StepMetrics Trainer::train_step() {
       loss_coefficients(batch, mtp_weight, train.balance.sequence_aux_loss, train.z_loss);
 
   registry_.clear_grads();
-  for (model::Moe* moe : model_.moe_layers()) moe->clear_load();
-  double nll = 0, mtp_loss = 0, balance_loss = 0;
-  for (const model::MicroBatch& micro : batch.micro_batches) {
-    const model::LossReport report = model_.loss(micro, coefficients, train.recompute, /*count_load=*/true);
-    report.total.backward();
-    nll += report.nll_sum;
-    balance_loss += report.balance_loss;
-    for (size_t d = 0; d < report.mtp_nll_sum.size(); ++d)
-      mtp_loss += report.mtp_nll_sum[d] /
-                  static_cast<double>(std::max<int64_t>(1, batch.num_mtp_targets[d])) /
-                  static_cast<double>(report.mtp_nll_sum.size());
-  }
-  std::vector<double> sums = {nll, mtp_loss, balance_loss};
+  const std::vector<model::Moe*> moe_layers = pipeline_.moe_layers();
+  for (model::Moe* moe : moe_layers) moe->clear_load();
+  reducer_->begin_step(static_cast<int64_t>(batch.micro_batches.size()), batch.most_micro_batches);
+  const LossSums losses =
+      pipeline_.train(batch.micro_batches, coefficients, [&] { reducer_->end_micro_batch(); });
+  double mtp_loss = 0;
+  for (size_t d = 0; d < losses.mtp_nll.size(); ++d)
+    mtp_loss += losses.mtp_nll[d] / static_cast<double>(std::max<int64_t>(1, batch.num_mtp_targets[d])) /
+                static_cast<double>(losses.mtp_nll.size());
+  std::vector<double> sums = {losses.nll, mtp_loss, losses.balance};
   data_ranks_.all_reduce(std::span(sums));
-  sum_gradients(registry_, data_ranks_);
-  sum_loads(model_.moe_layers(), data_ranks_);
+  world_.along(parallel::Dimension::pipeline).all_reduce(std::span(sums));
+  const std::vector<LayerCounts> loads = sum_loads(moe_layers, recipe_.model, world_);
+  reducer_->finish();
 
   StepMetrics metrics;
   metrics.loss = sums[0] / static_cast<double>(std::max<int64_t>(1, batch.num_targets));
@@ -259,9 +288,10 @@ StepMetrics Trainer::train_step() {
     const bool clips = train.clip_grad_norm > 0 && norm.norm > train.clip_grad_norm;
     optimizer_->step(metrics.lr, state_.optimizer_steps + 1,
                      clips ? train.clip_grad_norm / (norm.norm + 1e-6) : 1.0);
+    pipeline_.fetch_values();
     ++state_.optimizer_steps;
   }
-  load_ = measure_load(model_.moe_layers(), state_.step + 1);
+  load_ = measure_load(loads, state_.step + 1);
   metrics.max_violation = largest_violation(load_);
   if (finite) update_balance(state_.consumed_tokens);
 
@@ -276,7 +306,7 @@ StepMetrics Trainer::train_step() {
 
 void Trainer::update_balance(int64_t consumed_tokens) {
   const double rate = recipe_.train.balance.bias_update_rate.at(consumed_tokens);
-  for (model::Moe* moe : model_.moe_layers()) {
+  for (model::Moe* moe : pipeline_.moe_layers()) {
     weights::Parameter* bias = moe->correction_bias();
     if (!bias) continue;
     if (bias->value.scalar_type() == at::kFloat) {
@@ -292,12 +322,13 @@ void Trainer::update_balance(int64_t consumed_tokens) {
 
 void Trainer::judge_finite(const StepMetrics& metrics, bool finite) {
   if (finite) return;
-  const std::string culprit = describe_nonfinite(registry_);
+  const std::string culprit = describe_nonfinite(registry_, world_.along(parallel::Dimension::world));
   const config::NanSection& policy = recipe_.train.nan;
   if (policy.action == config::NanAction::stop)
     throw NumericError("step {}: the loss or gradient is not finite ({}); train.nan.action is stop",
                        metrics.step, culprit);
-  log::warning("step {}: skipped, the loss or gradient is not finite ({})", metrics.step, culprit);
+  log::write(world_.is_first() ? log::Level::warning : log::Level::info,
+             fmt::format("step {}: skipped, the loss or gradient is not finite ({})", metrics.step, culprit));
   if (state_.consecutive_skipped >= policy.stop_after)
     throw NumericError(
         "step {}: {} steps in a row were not finite ({}): lower the learning rate or go back to an earlier "
@@ -307,7 +338,7 @@ void Trainer::judge_finite(const StepMetrics& metrics, bool finite) {
 
 void Trainer::save(bool training_goes_on) {
   if (saved_step_ == state_.step) return;
-  if (store_) store_->save(state_.step, registry_, state_.to_json(), training_goes_on);
+  store_->save(state_.step, registry_, state_.to_json(), training_goes_on);
   saved_step_ = state_.step;
 }
 
@@ -325,12 +356,12 @@ RunEnd Trainer::run() {
     const bool last = state_.step == plan_.total_steps;
     const bool due_eval = held_out_ && (state_.step % recipe_.train.eval_every == 0 || last);
     if (due_eval)
-      metrics.eval_loss = evaluate(model_, *held_out_, recipe_.train.micro_batch_size,
-                                   recipe_.train.eval_batches, data_ranks_)
-                              .loss();
+      metrics.eval_loss =
+          evaluate(pipeline_, *held_out_, recipe_.train.micro_batch_size, recipe_.train.eval_batches, world_)
+              .loss();
     if (record) record->step(metrics, load_);
     judge_finite(metrics, state_.skipped_steps == skipped);
-    if (store_) store_->poll();
+    store_->poll();
     if (recipe_.checkpoint.every > 0 && state_.step % recipe_.checkpoint.every == 0) {
       save(!last);
       if (record) record->report(false);
@@ -339,8 +370,8 @@ RunEnd Trainer::run() {
   const bool finished = state_.step >= plan_.total_steps;
   if (!finished) log::info("stopping at step {}: saving", state_.step);
   save(false);
-  if (!store_) return finished ? RunEnd::finished : RunEnd::stopped;
   store_->finish();
+  if (!record) return finished ? RunEnd::finished : RunEnd::stopped;
   record->close(finished);
   log::info("{} at step {}; checkpoint {}, report {}", finished ? "finished" : "stopped", state_.step,
             (store_->directory() / checkpoint_name(state_.step)).string(),
@@ -359,6 +390,7 @@ RunEnd pretrain(const config::Recipe& recipe) {
   log::set_file((recipe.output_dir / "logs" / fmt::format("rank_{}.log", environment.rank)).string());
   if (environment.rank > 0) log::set_terminal_level(log::Level::warning);
   parallel::World world(environment, recipe.parallel);
+  check_shared_disk(recipe.output_dir, world.board());
   if (world.is_first()) write_text_file(recipe.output_dir / "recipe.yaml", recipe.resolved_yaml);
   const config::ParameterCounts counts = config::count_parameters(recipe.model);
   log::info("{}: {} parameters ({} a token), {}, {} threads, {}; sequence_aux_loss {}, bias_update_rate {}",

@@ -1,5 +1,7 @@
 #include "train/trainer_state.h"
 
+#include <utility>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "base/parallel.h"
@@ -27,6 +29,14 @@ TrainerState TrainerState::fresh(const config::Recipe& recipe, const std::string
   if (recipe.train.grad_dtype == config::StateDtype::bf16) state.precision += " with bf16 gradients";
   state.isa = kernels::name(kernels::isa());
   state.threads = num_threads();
+  const config::ParallelSection& parallel = recipe.parallel;
+  for (const auto& [dimension, size] : {std::pair{"data", parallel.data},
+                                        {"tensor", parallel.tensor},
+                                        {"pipeline", parallel.pipeline},
+                                        {"expert", parallel.expert}})
+    if (size > 1) state.layout += fmt::format("{}{} {}", state.layout.empty() ? "" : ", ", dimension, size);
+  // zero 0 and 1 have the same bits; 2 adds up in another order.
+  if (parallel.data > 1 && parallel.zero == 2) state.layout += ", zero 2";
   return state;
 }
 
@@ -49,7 +59,8 @@ Json TrainerState::to_json() const {
           {"data_fingerprint", data_fingerprint},
           {"precision", precision},
           {"isa", isa},
-          {"threads", threads}};
+          {"threads", threads},
+          {"layout", layout}};
 }
 
 void TrainerState::resume(const Json& saved, const std::filesystem::path& where) {
@@ -66,6 +77,10 @@ void TrainerState::resume(const Json& saved, const std::filesystem::path& where)
     warn_if_changed("the precision", saved.at("precision").get<std::string>(), precision);
     warn_if_changed("the instruction set", saved.at("isa").get<std::string>(), isa);
     warn_if_changed("the number of threads", saved.at("threads").get<int>(), threads);
+    const auto in_words = [](const std::string& text) {
+      return text.empty() ? std::string("one rank") : text;
+    };
+    warn_if_changed("the layout of ranks", in_words(saved.value("layout", "")), in_words(layout));
   } catch (const nlohmann::json::exception& e) {
     throw CheckpointError("{}: the trainer's state in train_state/state.json is not complete: {}",
                           where.string(), e.what());

@@ -19,6 +19,7 @@ struct TrainerState {
   uint64_t seed = 0;
   std::string data_fingerprint, precision, isa;
   int threads = 0;
+  std::string layout;  // "data 2", "data 4, zero 2"; one rank: empty
 
   static TrainerState fresh(const config::Recipe& recipe, const std::string& data_fingerprint);
   void advance(int64_t samples, int64_t tokens, bool finite);

@@ -43,9 +43,10 @@ void load_parameters(ParameterRegistry& registry, const ShardedReader& reader,
         throw checkpoint::missing_tensor(directory.string(), name, *piece.spec, registry.model(),
                                          "--set model.num_nextn_predict_layers=0 trains without");
       checkpoint::check_shape(stored->file, name, stored->shape, piece.spec->shape);
-      FATHOM_ASSERT(piece.is_whole());
       buffer.resize(static_cast<size_t>(piece.numel()));
-      checkpoint::read_as_float(reader, name, 0, piece.numel(), buffer.data());
+      piece.for_each_run([&](int64_t global, int64_t local, int64_t count) {
+        checkpoint::read_as_float(reader, name, global, count, buffer.data() + local);
+      });
       registry.set_piece(parameter, piece, buffer.data());
       if (advance) advance(stored->bytes);
     }

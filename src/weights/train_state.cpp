@@ -4,7 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
+#include <map>
+#include <memory>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -12,6 +13,7 @@
 #include "formats/checkpoint_manifest.h"
 #include "weights/save_weights.h"
 #include "weights/scalar_type.h"
+#include "weights/tensor_slice.h"
 
 namespace fathom::weights {
 namespace {
@@ -25,93 +27,146 @@ bool needs_master(const Parameter& parameter) {
   return parameter.low_bits.defined() || parameter.value.scalar_type() == at::kDouble;
 }
 
-// `count` elements of a piece from element `begin` on, as a piece of its own.
-Piece part_of(const Piece& piece, int64_t begin, int64_t count) {
-  return {piece.spec, piece.flat_offset + begin, {count}, {}};
+// The part of a piece that a range of the parameter's elements has.
+TensorSlice slice_of(const Piece& piece, ElementRange range) {
+  const ElementRange part = intersection(piece.range(), range);
+  return {piece.global_offset, piece.shape, {part.begin - piece.flat_offset, part.end - piece.flat_offset}};
 }
 
-checkpoint::SavedTensor plain_tensor(std::string name, const at::Tensor& whole, const Parameter& parameter,
-                                     const Piece& piece) {
+bool is_all_of(const Piece& piece, const TensorSlice& slice) { return slice.run.count() == piece.numel(); }
+
+std::vector<int64_t> stored_shape(const Piece& piece, const TensorSlice& slice) {
+  return is_all_of(piece, slice) ? piece.shape : std::vector<int64_t>{slice.run.count()};
+}
+
+// Elements of `whole`, whose first is element `origin` of the parameter.
+checkpoint::SavedTensor plain_tensor(std::string name, const at::Tensor& whole, int64_t origin,
+                                     const Piece& piece, const TensorSlice& slice) {
   const formats::Dtype dtype = file_dtype(whole.scalar_type()).value();
-  const at::Tensor flat = parameter.piece_of(whole, piece).view({-1});
-  return {{std::move(name), dtype, piece.shape}, [flat, dtype](int64_t begin, int64_t count, std::byte* out) {
+  const at::Tensor flat =
+      whole.view({-1}).narrow(0, piece.flat_offset + slice.run.begin - origin, slice.run.count());
+  return {{std::move(name), dtype, stored_shape(piece, slice)},
+          [flat, dtype](int64_t begin, int64_t count, std::byte* out) {
             read_elements(flat, begin, count, dtype, out);
           }};
 }
 
 checkpoint::SavedTensor split_master(std::string name, const ParameterRegistry& registry,
-                                     const Parameter& parameter, const Piece& piece) {
-  return {{std::move(name), formats::Dtype::F32, piece.shape},
-          [&registry, &parameter, &piece](int64_t begin, int64_t count, std::byte* out) {
-            registry.get_master(parameter, part_of(piece, begin, count), reinterpret_cast<float*>(out));
+                                     const Parameter& parameter, const Piece& piece,
+                                     const TensorSlice& slice) {
+  const int64_t first = piece.flat_offset + slice.run.begin;
+  return {{std::move(name), formats::Dtype::F32, stored_shape(piece, slice)},
+          [&registry, &parameter, first](int64_t begin, int64_t count, std::byte* out) {
+            registry.get_master(parameter, ElementRange{first + begin, first + begin + count},
+                                reinterpret_cast<float*>(out));
           }};
 }
 
-std::string slice_metadata(const Piece& piece) {
-  return Json({{"shape", piece.spec->shape}, {"offset", piece.global_offset}}).dump();
+std::string slice_metadata(const Piece& piece, const TensorSlice& slice) {
+  Json json = {{"shape", piece.spec->shape}, {"offset", piece.global_offset}};
+  if (!is_all_of(piece, slice)) {
+    json["part"] = piece.shape;
+    json["begin"] = slice.run.begin;
+  }
+  return json.dump();
 }
 
-// Calls sink(begin, chunk) with the stored elements as one-dimensional CPU tensors of the stored dtype.
+// Calls sink(at, chunk) with stored elements [begin, begin + count) as one-dimensional CPU tensors of the stored dtype;
+// `at` counts from `begin`.
 template <typename Sink>
 void read_chunks(const formats::TensorEntry& entry, std::span<const std::byte> bytes,
-                 const std::string& where, const Sink& sink) {
+                 const std::string& where, int64_t begin, int64_t count, const Sink& sink) {
   const auto type = scalar_type(entry.dtype);
   if (!type)
     throw CheckpointError("{}: dtype {} cannot be resumed from", where, formats::dtype_name(entry.dtype));
-  const int64_t size = formats::dtype_bits(entry.dtype) / 8, numel = entry.numel();
-  std::vector<double> aligned(static_cast<size_t>((std::min(numel, kChunkElements) * size + 7) / 8));
-  for (int64_t begin = 0; begin < numel; begin += kChunkElements) {
-    const int64_t count = std::min(kChunkElements, numel - begin);
-    std::memcpy(aligned.data(), bytes.data() + begin * size, static_cast<size_t>(count * size));
-    sink(begin, at::from_blob(aligned.data(), {count}, at::TensorOptions().dtype(*type)));
+  const int64_t size = formats::dtype_bits(entry.dtype) / 8;
+  std::vector<double> aligned(static_cast<size_t>((std::min(count, kChunkElements) * size + 7) / 8));
+  for (int64_t at = 0; at < count; at += kChunkElements) {
+    const int64_t part = std::min(kChunkElements, count - at);
+    std::memcpy(aligned.data(), bytes.data() + (begin + at) * size, static_cast<size_t>(part * size));
+    sink(at, at::from_blob(aligned.data(), {part}, at::TensorOptions().dtype(*type)));
   }
 }
 
-void fill(at::Tensor& whole, const Parameter& parameter, const Piece& piece,
-          const formats::TensorEntry& entry, std::span<const std::byte> bytes, const std::string& where) {
-  at::Tensor flat = parameter.piece_of(whole, piece).view({-1});
-  read_chunks(entry, bytes, where, [&](int64_t begin, const at::Tensor& chunk) {
-    flat.narrow(0, begin, chunk.numel()).copy_(chunk);
+// A tensor of a checkpoint and the elements of a parameter that it holds.
+struct StoredTensor {
+  const formats::TensorEntry* entry = nullptr;
+  std::span<const std::byte> bytes;
+  std::string where;
+  TensorSlice slice;
+};
+
+// Stored elements to their places among `range` of the parameter: put(first element, chunk).
+template <typename Put>
+void place(const StoredTensor& stored, const Piece& piece, ElementRange range, const Put& put) {
+  const TensorSlice wanted = slice_of(piece, range);
+  for_each_overlap(stored.slice, wanted, [&](int64_t from, int64_t to, int64_t count) {
+    const int64_t first = piece.flat_offset + wanted.run.begin + to;
+    read_chunks(*stored.entry, stored.bytes, stored.where, from, count,
+                [&](int64_t at, const at::Tensor& chunk) { put(first + at, chunk); });
+  });
+}
+
+void fill_moment(at::Tensor& moment, const Parameter& parameter, const Piece& piece,
+                 const StoredTensor& stored) {
+  at::Tensor flat = moment.view({-1});
+  place(stored, piece, parameter.state, [&](int64_t first, const at::Tensor& chunk) {
+    flat.narrow(0, first - parameter.state.begin, chunk.numel()).copy_(chunk);
   });
 }
 
 void fill_value(ParameterRegistry& registry, Parameter& parameter, const Piece& piece,
-                const formats::TensorEntry& entry, std::span<const std::byte> bytes,
-                const std::string& where) {
-  if (!parameter.low_bits.defined()) {
-    fill(parameter.value, parameter, piece, entry, bytes, where);
-    return;
-  }
-  read_chunks(entry, bytes, where, [&](int64_t begin, const at::Tensor& chunk) {
+                const StoredTensor& stored) {
+  place(stored, piece, piece.range(), [&](int64_t first, const at::Tensor& chunk) {
+    const ElementRange range{first, first + chunk.numel()};
+    if (!parameter.low_bits.defined()) {
+      parameter.value_of(range).copy_(chunk);
+      return;
+    }
     const at::Tensor values = chunk.to(at::kFloat);
-    registry.set_piece(parameter, part_of(piece, begin, chunk.numel()), values.const_data_ptr<float>());
+    registry.set_elements(parameter, range, values.const_data_ptr<float>());
   });
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) { return Json(shape).dump(); }
 
-void check_slice(const formats::SafetensorsFile& file, const formats::TensorEntry& entry, const Piece& piece,
-                 const std::string& where) {
-  const auto text = file.metadata().find(std::string(kSlice) + piece.spec->name);
+bool fits(const TensorSlice& slice, const std::vector<int64_t>& whole) {
+  if (slice.shape.size() != whole.size() || slice.offset.size() != whole.size()) return false;
+  int64_t numel = 1;
+  for (size_t d = 0; d < whole.size(); ++d) {
+    if (slice.offset[d] < 0 || slice.shape[d] < 0 || slice.shape[d] > whole[d] ||
+        slice.offset[d] > whole[d] - slice.shape[d])
+      return false;
+    numel *= slice.shape[d];
+  }
+  return slice.run.begin >= 0 && slice.run.end >= slice.run.begin && slice.run.end <= numel;
+}
+
+TensorSlice read_slice(const formats::SafetensorsFile& file, const formats::TensorEntry& entry,
+                       const config::TensorSpec& spec, const std::string& where) {
+  const auto text = file.metadata().find(std::string(kSlice) + spec.name);
   if (text == file.metadata().end())
     throw CheckpointError("{}: the metadata does not say which slice it is", where);
-  std::vector<int64_t> shape, offset;
+  std::vector<int64_t> shape;
+  TensorSlice slice;
   try {
-    const Json slice = parse_json(text->second, where);
-    shape = slice.at("shape").get<std::vector<int64_t>>();
-    offset = slice.at("offset").get<std::vector<int64_t>>();
+    const Json json = parse_json(text->second, where);
+    shape = json.at("shape").get<std::vector<int64_t>>();
+    slice.offset = json.at("offset").get<std::vector<int64_t>>();
+    slice.shape = json.contains("part") ? json["part"].get<std::vector<int64_t>>() : entry.shape;
+    slice.run.begin = json.value("begin", int64_t{0});
   } catch (const std::exception& e) {
     throw CheckpointError("{}: its slice metadata cannot be read: {}", where, e.what());
   }
-  if (shape != piece.spec->shape)
+  if (shape != spec.shape)
     throw CheckpointError("{}: shape {} where this model has {}: the checkpoint is of another model", where,
-                          shape_text(shape), shape_text(piece.spec->shape));
-  if (entry.shape != piece.shape || offset != piece.global_offset)
-    throw CheckpointError(
-        "{}: it is the slice {} at {}, this rank needs {} at {}: resuming under another layout "
-        "is not in this version",
-        where, shape_text(entry.shape), shape_text(offset), shape_text(piece.shape),
-        shape_text(piece.global_offset));
+                          shape_text(shape), shape_text(spec.shape));
+  slice.run.end = entry.numel() <= spec.numel() ? slice.run.begin + entry.numel() : -1;
+  if (!fits(slice, shape))
+    throw CheckpointError("{}: {} elements from {} on of the slice {} at {} are no part of the tensor {}",
+                          where, entry.numel(), slice.run.begin, shape_text(slice.shape),
+                          shape_text(slice.offset), shape_text(shape));
+  return slice;
 }
 
 // The safetensors files of train_state/: those that the manifest names, or all where there is none.
@@ -129,28 +184,62 @@ std::vector<fs::path> state_files(const fs::path& directory) {
   return files;
 }
 
-using Loaded = std::set<std::string, std::less<>>;
+// What a checkpoint's train_state holds of this rank's parameters, by kind and HF name.
+class StoredState {
+ public:
+  StoredState(ParameterRegistry& registry, const fs::path& directory) {
+    for (const fs::path& path : state_files(directory)) {
+      files_.push_back(std::make_unique<formats::SafetensorsFile>(path));
+      for (const formats::TensorEntry& entry : files_.back()->tensors()) add(registry, *files_.back(), entry);
+    }
+  }
+  const std::vector<StoredTensor>& of(std::string_view kind, const std::string& name) const {
+    static const std::vector<StoredTensor> kNone;
+    const auto found = tensors_.find(std::string(kind) + name);
+    return found == tensors_.end() ? kNone : found->second;
+  }
+  // Every element of `range` that lies in the piece is there.
+  bool covers(std::string_view kind, const Piece& piece, ElementRange range) const {
+    const TensorSlice wanted = slice_of(piece, range);
+    int64_t there = 0;
+    for (const StoredTensor& stored : of(kind, piece.spec->name))
+      there += count_overlap(stored.slice, wanted);
+    return there == wanted.run.count();
+  }
 
-void load_state_file(ParameterRegistry& registry, const fs::path& path, Loaded& loaded) {
-  const formats::SafetensorsFile file(path);
-  for (const formats::TensorEntry& entry : file.tensors()) {
-    const std::string where = fmt::format("{}: tensor \"{}\"", path.string(), entry.name);
+ private:
+  void add(ParameterRegistry& registry, const formats::SafetensorsFile& file,
+           const formats::TensorEntry& entry) {
+    std::string where = fmt::format("{}: tensor \"{}\"", file.path().string(), entry.name);
     std::string_view kind;
     for (const std::string_view known : {kMaster, kExpAvg, kExpAvgSq})
       if (entry.name.starts_with(known)) kind = known;
     if (kind.empty())
       throw CheckpointError("{}: this version knows only master.*, exp_avg.* and exp_avg_sq.* here", where);
-    const auto [parameter, piece] = registry.find(entry.name.substr(kind.size()));
-    if (!parameter) throw CheckpointError("{}: this model has no such parameter", where);
-    check_slice(file, entry, *piece, where);
-    if (kind == kMaster) {
-      fill_value(registry, *parameter, *piece, entry, file.bytes(entry), where);
-    } else {
-      at::Tensor& moment = kind == kExpAvg ? parameter->exp_avg : parameter->exp_avg_sq;
-      if (moment.defined()) fill(moment, *parameter, *piece, entry, file.bytes(entry), where);
-    }
-    loaded.insert(entry.name);
+    const config::TensorSpec* spec = registry.table().find(entry.name.substr(kind.size()));
+    if (!spec) throw CheckpointError("{}: this model has no such parameter", where);
+    if (!registry.find(spec->name).first) return;  // another rank's
+    TensorSlice slice = read_slice(file, entry, *spec, where);
+    tensors_[entry.name].push_back({&entry, file.bytes(entry), std::move(where), std::move(slice)});
   }
+  std::vector<std::unique_ptr<formats::SafetensorsFile>> files_;
+  std::map<std::string, std::vector<StoredTensor>> tensors_;
+};
+
+// A piece from the HF files. Returns whether they hold its master's every bit.
+bool fill_from_weights(ParameterRegistry& registry, Parameter& parameter, const Piece& piece,
+                       const formats::ShardedReader& reader) {
+  const std::string& name = piece.spec->name;
+  const auto& location = reader.at(name);
+  const std::string where = fmt::format("{}: tensor \"{}\"", location.file->path().string(), name);
+  if (location.entry->shape != piece.spec->shape)
+    throw CheckpointError("{}: shape {} where this model has {}: the checkpoint is of another model", where,
+                          shape_text(location.entry->shape), shape_text(piece.spec->shape));
+  const std::vector<int64_t>& shape = piece.spec->shape;
+  const TensorSlice whole{std::vector<int64_t>(shape.size(), 0), shape, {0, piece.spec->numel()}};
+  fill_value(registry, parameter, piece, {location.entry, location.bytes(), where, whole});
+  const int64_t needed = parameter.low_bits.defined() ? 32 : 64;
+  return !needs_master(parameter) || formats::dtype_bits(location.entry->dtype) >= needed;
 }
 
 }  // namespace
@@ -158,24 +247,30 @@ void load_state_file(ParameterRegistry& registry, const fs::path& path, Loaded& 
 std::vector<checkpoint::SavedFile> plan_train_state(ParameterRegistry& registry, int rank,
                                                     uint64_t max_file_bytes) {
   std::vector<checkpoint::SavedTensor> tensors;
-  std::map<std::string, const Piece*> piece_of_tensor;
-  const auto add = [&](checkpoint::SavedTensor tensor, const Piece& piece) {
-    piece_of_tensor[tensor.declaration.name] = &piece;
+  std::map<std::string, std::pair<const Parameter*, const Piece*>> origin_of;
+  const auto add = [&](checkpoint::SavedTensor tensor, const Parameter& parameter, const Piece& piece) {
+    origin_of[tensor.declaration.name] = {&parameter, &piece};
     tensors.push_back(std::move(tensor));
   };
   for (const Parameter& parameter : registry.parameters()) {
+    if (parameter.is_follower) continue;
     for (const Piece& piece : parameter.pieces) {
       const std::string& name = piece.spec->name;
+      const TensorSlice slice = slice_of(piece, parameter.share);
+      if (slice.run.empty()) continue;
       if (needs_master(parameter)) {
         const std::string master = std::string(kMaster) + name;
-        add(parameter.low_bits.defined() ? split_master(master, registry, parameter, piece)
-                                         : plain_tensor(master, parameter.value, parameter, piece),
-            piece);
+        add(parameter.low_bits.defined() ? split_master(master, registry, parameter, piece, slice)
+                                         : plain_tensor(master, parameter.value, 0, piece, slice),
+            parameter, piece);
       }
+      const int64_t origin = parameter.state.begin;
       if (parameter.exp_avg.defined())
-        add(plain_tensor(std::string(kExpAvg) + name, parameter.exp_avg, parameter, piece), piece);
+        add(plain_tensor(std::string(kExpAvg) + name, parameter.exp_avg, origin, piece, slice), parameter,
+            piece);
       if (parameter.exp_avg_sq.defined())
-        add(plain_tensor(std::string(kExpAvgSq) + name, parameter.exp_avg_sq, parameter, piece), piece);
+        add(plain_tensor(std::string(kExpAvgSq) + name, parameter.exp_avg_sq, origin, piece, slice),
+            parameter, piece);
     }
   }
   if (tensors.empty()) return {};
@@ -183,36 +278,34 @@ std::vector<checkpoint::SavedFile> plan_train_state(ParameterRegistry& registry,
   for (size_t i = 0; i < files.size(); ++i) {
     files[i].name = fmt::format("{}/rank_{:05}_{:05}.safetensors", kTrainStateFolder, rank, i + 1);
     for (const checkpoint::SavedTensor& tensor : files[i].tensors) {
-      const Piece& piece = *piece_of_tensor.at(tensor.declaration.name);
-      files[i].metadata[std::string(kSlice) + piece.spec->name] = slice_metadata(piece);
+      const auto& [parameter, piece] = origin_of.at(tensor.declaration.name);
+      files[i].metadata[std::string(kSlice) + piece->spec->name] =
+          slice_metadata(*piece, slice_of(*piece, parameter->share));
     }
   }
   return files;
 }
 
 LoadedState load_state(ParameterRegistry& registry, const fs::path& directory) {
-  Loaded loaded;
-  for (const fs::path& path : state_files(directory)) load_state_file(registry, path, loaded);
-
-  LoadedState result{true, true};
+  const StoredState stored(registry, directory);
   const formats::ShardedReader reader(directory);
+  LoadedState result{true, true};
   for (Parameter& parameter : registry.parameters()) {
     for (const Piece& piece : parameter.pieces) {
       const std::string& name = piece.spec->name;
       for (const auto& [kind, moment] :
-           {std::pair{kExpAvg, &parameter.exp_avg}, {kExpAvgSq, &parameter.exp_avg_sq}})
-        if (moment->defined() && !loaded.contains(std::string(kind) + name)) result.has_moments = false;
-      if (loaded.contains(std::string(kMaster) + name)) continue;
-      const auto& location = reader.at(name);
-      const std::string where = fmt::format("{}: tensor \"{}\"", location.file->path().string(), name);
-      if (location.entry->shape != piece.spec->shape)
-        throw CheckpointError("{}: shape {} where this model has {}: the checkpoint is of another model",
-                              where, shape_text(location.entry->shape), shape_text(piece.spec->shape));
-      FATHOM_ASSERT(piece.is_whole());  // a slice walks its rows when tensor parallel arrives
-      fill_value(registry, parameter, piece, *location.entry, location.bytes(), where);
-      const int64_t needed = parameter.low_bits.defined() ? 32 : 64;
-      if (needs_master(parameter) && formats::dtype_bits(location.entry->dtype) < needed)
-        result.has_masters = false;
+           {std::pair{kExpAvg, &parameter.exp_avg}, {kExpAvgSq, &parameter.exp_avg_sq}}) {
+        if (!moment->defined()) continue;
+        for (const StoredTensor& tensor : stored.of(kind, name))
+          fill_moment(*moment, parameter, piece, tensor);
+        result.has_moments = result.has_moments && stored.covers(kind, piece, parameter.state);
+      }
+      if (!stored.of(kMaster, name).empty() && stored.covers(kMaster, piece, piece.range())) {
+        for (const StoredTensor& tensor : stored.of(kMaster, name))
+          fill_value(registry, parameter, piece, tensor);
+      } else {
+        result.has_masters = fill_from_weights(registry, parameter, piece, reader) && result.has_masters;
+      }
     }
   }
   return result;

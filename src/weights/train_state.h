@@ -7,9 +7,11 @@
 //                           file holds the exact value (fp32, bf16_pure, correction bias)
 //     exp_avg.<HF name>     AdamW's first moment, in its dtype (float32, bfloat16 or float64)
 //     exp_avg_sq.<HF name>  second moment
-//     metadata              slice.<HF name> = {"shape": [global], "offset": [of this slice]}: a rank writes
-//     the slices
-//                           that it owns; one rank writes whole tensors, offset 0
+//     metadata              slice.<HF name> = {"shape": [global], "offset": [of this slice]}; where the tensor is one
+//     of several parts of the slice, it is flat, and "part": [shape of the slice], "begin": first element say which.
+//
+// A rank writes its share of its parameters (weights/element_range.h); all ranks' files together hold everything once,
+// and any layout reads what any other wrote.
 #pragma once
 
 #include <filesystem>
@@ -22,7 +24,7 @@ namespace fathom::weights {
 
 inline constexpr const char* kTrainStateFolder = "train_state";
 
-// The files, with names relative to the checkpoint directory. Moments are written where a parameter has them.
+// This rank's files, with names relative to the checkpoint directory. Moments are written where a parameter has them.
 std::vector<checkpoint::SavedFile> plan_train_state(ParameterRegistry& registry, int rank = 0,
                                                     uint64_t max_file_bytes = checkpoint::kDefaultShardBytes);
 
@@ -34,9 +36,9 @@ struct LoadedState {
 // Fills values, low bits and the moments that are defined (make the optimizer first) from a checkpoint of
 // this model: masters from train_state where they are there, else the HF files. Under the precision and state
 // dtype that wrote it every bit is as it was; under others values are converted (from the exact master).
-// Streams from mapped files into place, file by file: no second copy of the state. Missing moments stay as
-// they are. Throws CheckpointError naming file and tensor: missing tensor, other shape, a slice of a layout
-// that this version does not read.
+// Of low bits and moments it takes what this rank keeps. Streams from mapped files into place: no second copy of the
+// state. Missing moments stay as they are. Throws CheckpointError naming file and tensor: missing tensor, other shape,
+// a slice that cannot be.
 LoadedState load_state(ParameterRegistry& registry, const std::filesystem::path& directory);
 
 }  // namespace fathom::weights

@@ -170,6 +170,24 @@ TEST_F(Convert, cuts_layers_and_experts) {
   EXPECT_EQ(sparse.num_nextn_predict_layers, 0);
 }
 
+// first_k_dense_replace reaches beyond the trunk: the MTP layer has no experts either.
+TEST_F(Convert, cuts_a_model_whose_layers_are_all_dense) {
+  Json json = config::to_json(small_model());
+  json["first_k_dense_replace"] = 9;
+  const fs::path dense = scratch_ / "dense";
+  init_checkpoint(config::parse_model_config(json, "dense"), Dtype::BF16, 7, dense);
+  EXPECT_TRUE(same(dense, convert("whole", {}, dense)));
+  ConvertOptions options;
+  options.cut = {"1,3", "", false};
+  const fs::path cut = convert("cut", options, dense);
+  const config::ModelConfig model = config::read_model_config(cut);
+  for (int64_t layer = 0; layer < 3; ++layer) EXPECT_FALSE(model.is_moe_layer(layer));
+  EXPECT_EQ(model.num_nextn_predict_layers, 1);
+  EXPECT_TRUE(formats::ShardedReader(cut).find("model.layers.2.mlp.up_proj.weight"));
+  options.cut.drop_mtp = true;
+  EXPECT_EQ(config::read_model_config(convert("trunk", options, dense)).num_layers_with_mtp(), 2);
+}
+
 TEST_F(Convert, refuses_cuts_that_make_no_model) {
   const auto says = [&](const char* layers, const char* experts) {
     ConvertOptions options;

@@ -2,7 +2,7 @@
 
 Written from MindFormers' tables of names and arrangements, tensor by tensor with plain loops, and without any converter.
 Element (row, column) of the n-th HF tensor is 10000 n + 100 row + column, so every element tells where it came from. All
-files are float32. `v3` has query compression, correction biases and an MTP layer; `lite` has none of these.
+files are float32 but for what is int8 (w8a8, further down). `v3` has query compression, correction biases and an MTP layer; `lite` has none of these.
 Run: python tests/checkpoint/make_mindformers_fixture.py  (numpy 2.4.6, safetensors 0.8.0)
 """
 import json
@@ -284,8 +284,112 @@ def mcore(hf, q_rank, has_bias, mtp, version, split=False, local=False):
     return out
 
 
+# --- w8a8: the recipe of predict_deepseek3_671b_w8a8.yaml, in the tensors that its loader wants
+
+# Channel j of an input lies in [j + 1 - half, j + 1 + half], so the shift is -(j + 1).
+HALF_RANGES = {"q_proj": 4, "q_a_proj": 4, "kv_a_proj_with_mqa": 4, "q_b_proj": 6, "o_proj": 10}
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+def kind_of(name):
+    """static, dynamic or None, of an HF tensor; MTP layers and kv_b_proj stay as they are."""
+    if any(name.startswith(f"model.layers.{layer}.") for layer in range(LAYERS)):
+        module = name.split(".")[-2]
+        if ".self_attn." in name and module in HALF_RANGES:
+            return "static"
+        if ".mlp." in name and module in MLP:
+            return "dynamic"
+    return None
+
+
+def input_scale(half):
+    """The smallest bfloat16 from half / 127 on, as float32."""
+    exact = np.float32(half) / np.float32(127)
+    rounded = (exact.view(np.uint32) & np.uint32(0xffff0000)).view(np.float32)
+    return rounded if rounded >= exact else (rounded.view(np.uint32) + np.uint32(0x10000)).view(np.float32)
+
+
+def coded(hf):
+    """Integer codes with a 127 in each row, a scale a row of few bits, and the HF model that they make."""
+    codes, scales, model = {}, {}, dict(hf)
+    for n, (name, value) in enumerate(hf.items()):
+        if not kind_of(name):
+            continue
+        rows, columns = value.shape
+        code, scale = np.zeros((rows, columns), np.int8), np.zeros((rows, 1), np.float32)
+        for r in range(rows):
+            scale[r] = (2 * (r % 4) + 1) * 2.0 ** -(7 + n % 3)
+            for c in range(columns):
+                code[r, c] = (37 * (7 * r + 13 * c + n)) % 255 - 127
+            code[r, r % columns] = 127 if r % 2 else -127
+        codes[name], scales[name] = code, scale
+        model[name] = code.astype(np.float32) * scale
+    return codes, scales, model
+
+
+def w8a8(codes, scales, model, q_rank, has_bias, mtp, fused):
+    static = [name for name in codes if kind_of(name) == "static"]
+    step = {name: input_scale(HALF_RANGES[name.split(".")[-2]]) for name in static}
+    bias = {}
+    for name in static:
+        beta = [-(j + 1) for j in range(codes[name].shape[1])]
+        sums = [sum(int(code) * b for code, b in zip(row, beta)) for row in codes[name]]
+        bias[name] = np.array([[np.rint(-s / np.float64(step[name]))] for s in sums]).astype(np.int32)
+
+    def laid_out(values):
+        """The layout of anything that has a row for each row of a matrix."""
+        return legacy({name: values.get(name, value) for name, value in model.items()}, q_rank, has_bias, mtp, "infer",
+                      fused)
+
+    names = {name: np.full_like(codes[name], 1 + (kind_of(name) == "static")) for name in codes}
+    kinds = legacy({name: names.get(name, np.zeros_like(value)) for name, value in model.items()}, q_rank, has_bias, mtp,
+                   "infer", fused)
+    by_code, by_scale = laid_out(codes), laid_out(scales)
+    by_deq = laid_out({name: scales[name] * step[name] for name in static})
+    by_bias = laid_out(bias)
+    by_step = laid_out({name: np.full_like(scales[name], step[name]) for name in static})
+    out, types = {}, {}
+    for name, value in laid_out({}).items():
+        kind, x = kinds[name].flat[0], name.removesuffix("weight")
+        if not kind:
+            out[name], types[name] = value, "FLOAT"
+            continue
+        stack = by_code[name].ndim == 3
+        shape = by_scale[name].shape
+        parts = {"_layer.weight": by_code[name].astype(np.int8)}
+        if kind == 1:
+            vectors = by_scale[name].reshape((shape[0], shape[2]) if stack else shape[:1])
+            parts["_layer.matmul.weight_scale"] = vectors.astype(np.float32)
+        else:
+            columns = by_code[name].shape[1]
+            parts["_layer.matmul.dequant_scale"] = by_deq[name].reshape(-1).astype(np.float32)
+            parts["_layer.matmul.quant_bias"] = by_bias[name].reshape(-1).astype(np.int32)
+            parts["quant_op.input_scale"] = bfloat16(by_step[name].reshape(-1)[:1])
+            parts["quant_op.input_zp"] = np.zeros(1, np.int8)
+            parts["quant_op.beta"] = bfloat16(np.array([-(j + 1) for j in range(columns)], np.float32))
+        for part, tensor in parts.items():
+            out[x + part], types[x + part] = tensor, "W8A8_DYNAMIC" if kind == 1 else "W8A8"
+    return out, types
+
+
+def bfloat16(values):
+    """The upper halves of values that are bfloat16 already."""
+    assert not (values.view(np.uint32) & np.uint32(0xffff)).any()
+    return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+
+
 def write(path, tensors):
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+
+
+def write_with_bfloat16(path, tensors):
+    """NumPy has no bfloat16: its bytes are written as float16's, and the header then calls them by their name."""
+    write(path, {name: value.view(np.float16) if value.dtype == np.uint16 else value for name, value in tensors.items()})
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8:8 + size].replace(b'"F16"', b'"BF16"').rstrip()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size:])
 
 
 for model, shape in {"v3": (5, True, 1), "lite": (0, False, 0)}.items():
@@ -295,6 +399,13 @@ for model, shape in {"v3": (5, True, 1), "lite": (0, False, 0)}.items():
     hf = hf_model(*shape)
     write(folder / "hf.safetensors", hf)
     write(folder / "infer.safetensors", legacy(hf, *shape, "infer"))
+    codes, scales, whole = coded(hf)
+    write(folder / "w8a8_hf.safetensors", whole)
+    for fused in (False, True):
+        tensors, types = w8a8(codes, scales, whole, *shape, fused)
+        write_with_bfloat16(folder / ("w8a8_fused.safetensors" if fused else "w8a8.safetensors"), tensors)
+        if not fused:
+            (folder / "w8a8.json").write_text(json.dumps(types, indent=1, sort_keys=True) + "\n")
     write(folder / "mcore_dev.safetensors", mcore(hf, *shape, "dev"))
     write(folder / "mcore_r1.8.safetensors", mcore(hf, *shape, "r1.8"))
     if model == "lite":

@@ -282,8 +282,12 @@ TEST_F(RecipeTest, what_is_not_built_yet_is_named) {
   };
   EXPECT_EQ(refused({}), "no error");
   EXPECT_EQ(refused({"parallel.data=2", "parallel.zero=0"}), "no error");
-  EXPECT_THAT(refused({"parallel.data=2"}), HasSubstr("parallel.zero: 1 is not built yet; use 0"));
-  EXPECT_THAT(refused({"parallel.pipeline=2"}), HasSubstr("parallel.pipeline"));
+  for (const char* zero : {"parallel.zero=1", "parallel.zero=2"})
+    EXPECT_EQ(refused({"parallel.data=2", zero}), "no error");
+  for (const char* set : {"parallel.tensor=2", "parallel.pipeline=2"}) EXPECT_EQ(refused({set}), "no error");
+  EXPECT_THAT(refused({"parallel.context=2"}), HasSubstr("parallel.context: 2 is not built yet"));
+  EXPECT_THAT(refused({"parallel.pipeline=2", "parallel.zero=2"}),
+              HasSubstr("parallel.zero: 2 with a pipeline"));
   EXPECT_THAT(refused({"device=cuda"}), HasSubstr("device: cuda is not built yet"));
   EXPECT_THAT(refused({"train.precision=fp8"}), HasSubstr("train.precision: fp8"));
   EXPECT_THAT(refused({"data.kind=sft"}), HasSubstr("data.kind: sft"));

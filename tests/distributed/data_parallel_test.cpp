@@ -2,9 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
-
-#include "e2e/tiny_run.h"
+#include "ranks_run.h"
 
 namespace fathom::test {
 namespace {
@@ -12,62 +10,50 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class DataParallel : public ::testing::Test {
- protected:
-  static Sets sets(int64_t ranks, const std::string& output, const Sets& more = {}) {
-    Sets all = {"train.global_batch_size=8",
-                "train.micro_batch_size=1",
-                "train.threads=1",
-                "train.steps=20",
-                "parallel.zero=0",
-                "output_dir=" + output,
-                fmt::format("parallel.data={}", ranks)};
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
-  }
-  static std::vector<std::string> launch_arguments(int64_t ranks, const Sets& sets,
-                                                   const std::vector<std::string>& flags = {}) {
-    std::vector<std::string> arguments = {"launch", "-n", std::to_string(ranks)};
-    arguments.insert(arguments.end(), flags.begin(), flags.end());
-    arguments.push_back("--");
-    const std::vector<std::string> pretrain = TinyRun::pretrain_arguments(sets);
-    arguments.insert(arguments.end(), pretrain.begin(), pretrain.end());
-    return arguments;
-  }
-  ProcessEnd launch(int64_t ranks, const std::string& output, const Sets& more = {}) {
-    return run_.fathom(launch_arguments(ranks, sets(ranks, output, more)));
-  }
-  std::vector<Json> metrics(const std::string& output) { return metrics_of(run_.output(output)); }
+using DataParallel = RanksRun;
 
-  TinyRun run_;
+struct Layout {
+  int64_t ranks, zero;
+  std::string name() const { return fmt::format("ranks{}_zero{}", ranks, zero); }
 };
 
-double relative(const Json& a, const Json& b) {
-  const double x = a.get<double>(), y = b.get<double>();
-  return std::abs(x - y) / std::max(1e-300, std::max(std::abs(x), std::abs(y)));
-}
-
-// In fp64, every step's losses and gradient norm to 1e-9, and the experts' loads exactly.
-TEST_F(DataParallel, any_number_of_ranks_trains_as_one) {
-  ASSERT_TRUE(ends_well(run_.pretrain(sets(1, "one", {"train.precision=fp64"}))));
-  const std::vector<Json> one = metrics("one");
-  ASSERT_EQ(one.size(), 20u);
-  for (const int64_t ranks : {2, 4}) {
-    const std::string name = fmt::format("ranks{}", ranks);
-    ASSERT_TRUE(ends_well(launch(ranks, name, {"train.precision=fp64"})));
-    const std::vector<Json> many = metrics(name);
-    ASSERT_EQ(many.size(), one.size());
-    for (size_t i = 0; i < one.size(); ++i) {
-      for (const char* key : {"loss", "mtp_loss", "balance_loss", "grad_norm", "max_violation"})
-        EXPECT_LT(relative(one[i][key], many[i][key]), 1e-9) << key << " of step " << i + 1 << ", " << ranks;
-      EXPECT_EQ(one[i]["tokens"], many[i]["tokens"]);
-      EXPECT_EQ(one[i].contains("eval_loss"), many[i].contains("eval_loss"));
-      if (one[i].contains("eval_loss")) {
-        EXPECT_LT(relative(one[i]["eval_loss"], many[i]["eval_loss"]), 1e-9);
-      }
-    }
-    EXPECT_EQ(text_of(run_.output("one") / "expert_load.jsonl"),
-              text_of(run_.output(name) / "expert_load.jsonl"));
+// In fp64, every step's losses and gradient norm to 1e-9, and the experts' loads exactly; and each layout goes on from
+// the checkpoint of another one, ten steps to the end (CK-3).
+TEST_F(DataParallel, any_layout_trains_as_one_rank_and_goes_on_from_any_other) {
+  const Sets fp64 = {"train.precision=fp64", "checkpoint.every=10", "train.balance.sequence_aux_loss=0.01"};
+  const Layout one{1, 1};
+  ASSERT_TRUE(ends_well(launch(1, one.name(), fp64)));
+  const std::vector<Json> expected = metrics(one.name());
+  ASSERT_EQ(expected.size(), 20u);
+  EXPECT_GT(expected[5]["balance_loss"].get<double>(), 0);
+  EXPECT_GT(expected[5]["grad_norm"].get<double>(), 1);  // it is clipped
+  const Layout layouts[] = {{2, 0}, {2, 1}, {2, 2}, {4, 1}, {4, 2}};
+  for (const Layout& layout : layouts) {
+    Sets sets = fp64;
+    sets.push_back(fmt::format("parallel.zero={}", layout.zero));
+    if (layout.zero == 2) sets.push_back("train.recompute=full");
+    ASSERT_TRUE(ends_well(launch(layout.ranks, layout.name(), sets)));
+    ASSERT_EQ(metrics(layout.name()).size(), 20u);
+    expect_same_numbers(expected, metrics(layout.name()), layout.name());
+    EXPECT_EQ(text_of(run_.output(one.name()) / "expert_load.jsonl"),
+              text_of(run_.output(layout.name()) / "expert_load.jsonl"));
+  }
+  for (const auto& [from, to] : std::vector<std::pair<Layout, Layout>>{{one, {2, 1}},
+                                                                       {{2, 1}, one},
+                                                                       {{2, 0}, {4, 2}},
+                                                                       {{4, 2}, {2, 1}},
+                                                                       {{4, 1}, {2, 0}},
+                                                                       {{2, 2}, {4, 1}}}) {
+    const std::string name = from.name() + "_to_" + to.name();
+    const auto folder = run_.output(name) / "checkpoints";
+    std::filesystem::create_directories(folder);
+    std::filesystem::copy(run_.checkpoint(10, from.name()), folder / "step_00000010",
+                          std::filesystem::copy_options::recursive);
+    Sets sets = fp64;
+    sets.push_back(fmt::format("parallel.zero={}", to.zero));
+    ASSERT_TRUE(ends_well(launch(to.ranks, name, sets)));
+    ASSERT_EQ(metrics(name).size(), 10u);
+    expect_same_numbers(expected, metrics(name), name);
   }
 }
 
@@ -80,33 +66,14 @@ TEST_F(DataParallel, every_rank_has_a_log_and_the_terminal_has_the_loss) {
   EXPECT_THAT(text_of(run_.output() / "logs/rank_1.log"), HasSubstr("this is rank 1 (data 1)"));
 }
 
-// DATA-7, and one rank's checkpoint goes on with two: the same losses as the run that was never stopped.
-TEST_F(DataParallel, a_checkpoint_goes_on_with_another_number_of_ranks) {
-  const Sets fp64 = {"train.precision=fp64"};
-  ASSERT_TRUE(ends_well(run_.pretrain(sets(1, "whole", fp64))));
-  Sets first = sets(1, "moved", fp64);
-  first.push_back("train.steps=20");
-  std::unique_ptr<Process> process = run_.start(first);
-  wait_for_step(*process, run_.output("moved"), 9);
-  process->send(SIGTERM);
-  ASSERT_TRUE(ends_well(process->wait()));
-  const size_t before = metrics("moved").size();
-  ASSERT_LT(before, 20u);
-  ASSERT_TRUE(ends_well(launch(2, "moved", fp64)));
-  const std::vector<Json> whole = metrics("whole"), moved = metrics("moved");
-  ASSERT_EQ(moved.size(), 20u);
-  for (size_t i = before; i < 20; ++i) EXPECT_LT(relative(whole[i]["loss"], moved[i]["loss"]), 1e-9) << i;
-}
-
+// The default, parallel.zero 1, with bfloat16 weights and their masters in shares.
 TEST_F(DataParallel, a_killed_rank_is_named_and_all_go_on_to_the_same_bits) {
-  ASSERT_TRUE(ends_well(launch(2, "calm")));
-  Process process(run_.directory(), TinyRun::words(launch_arguments(2, sets(2, "torn"))));
-  wait_for_step(process, run_.output("torn"), 7);
-  const std::string log = text_of(run_.output("torn") / "logs/rank_1.log");
-  const size_t at = log.find("process ");
-  ASSERT_NE(at, std::string::npos) << log;
-  ::kill(std::stoi(log.substr(at + 8)), SIGKILL);
-  const ProcessEnd end = process.wait();
+  const Sets bf16 = {"train.precision=bf16"};
+  ASSERT_TRUE(ends_well(launch(2, "calm", bf16)));
+  std::unique_ptr<Process> process = start(2, "torn", bf16);
+  wait_for_step(*process, run_.output("torn"), 7);
+  ::kill(process_of("torn", 1), SIGKILL);
+  const ProcessEnd end = process->wait();
   ASSERT_TRUE(ends_well(end));
   EXPECT_THAT(end.err, HasSubstr("rank 1 on "));
   EXPECT_THAT(end.err, HasSubstr("was killed by signal 9"));
@@ -116,24 +83,21 @@ TEST_F(DataParallel, a_killed_rank_is_named_and_all_go_on_to_the_same_bits) {
 }
 
 TEST_F(DataParallel, a_stopped_rank_is_found_by_its_silence) {
-  Process process(run_.directory(),
-                  TinyRun::words(launch_arguments(2, sets(2, "out", {"train.steps=2000"}),
-                                                  {"--silence", "3", "--max-restarts", "0"})));
-  wait_for_step(process, run_.output(), 2);
-  const std::string log = text_of(run_.output() / "logs/rank_1.log");
-  ::kill(std::stoi(log.substr(log.find("process ") + 8)), SIGSTOP);
-  const ProcessEnd end = process.wait();
+  std::unique_ptr<Process> process =
+      start(2, "out", {"train.steps=2000"}, {"--silence", "3", "--max-restarts", "0"});
+  wait_for_step(*process, run_.output(), 2);
+  ::kill(process_of("out", 1), SIGSTOP);
+  const ProcessEnd end = process->wait();
   EXPECT_EQ(end.exit_code, 1);
   EXPECT_THAT(end.err, HasSubstr("rank 1 on "));
   EXPECT_THAT(end.err, HasSubstr("has shown no life for 3 s"));
 }
 
 TEST_F(DataParallel, a_signal_saves_and_stops_all_ranks) {
-  Process process(run_.directory(),
-                  TinyRun::words(launch_arguments(2, sets(2, "out", {"train.steps=2000"}))));
-  wait_for_step(process, run_.output(), 3);
-  process.send(SIGINT);
-  const ProcessEnd end = process.wait();
+  std::unique_ptr<Process> process = start(2, "out", {"train.steps=2000"});
+  wait_for_step(*process, run_.output(), 3);
+  process->send(SIGINT);
+  const ProcessEnd end = process->wait();
   ASSERT_TRUE(ends_well(end));
   EXPECT_THAT(end.err, HasSubstr("the same command continues from here"));
   const size_t done = metrics("out").size();
@@ -141,16 +105,11 @@ TEST_F(DataParallel, a_signal_saves_and_stops_all_ranks) {
 }
 
 TEST_F(DataParallel, no_rank_outlives_its_launcher) {
-  Process process(run_.directory(),
-                  TinyRun::words(launch_arguments(2, sets(2, "out", {"train.steps=100000"}))));
-  wait_for_step(process, run_.output(), 2);
-  std::vector<int> ranks;
-  for (const int rank : {0, 1}) {
-    const std::string log = text_of(run_.output() / fmt::format("logs/rank_{}.log", rank));
-    ranks.push_back(std::stoi(log.substr(log.find("process ") + 8)));
-  }
-  process.send(SIGKILL);
-  process.wait();
+  std::unique_ptr<Process> process = start(2, "out", {"train.steps=100000"});
+  wait_for_step(*process, run_.output(), 2);
+  const std::vector<int> ranks = {process_of("out", 0), process_of("out", 1)};
+  process->send(SIGKILL);
+  process->wait();
   for (const int rank : ranks) {
     int tries = 0;
     while (::kill(rank, 0) == 0 && ++tries < 20000) ::usleep(1000);

@@ -66,7 +66,7 @@ class StoredLayerTest : public ::testing::Test {
     const config::ModelConfig config = config::read_model_config(directory);
     const at::ScalarType dtype = precision == config::Precision::fp32 ? at::kFloat : at::kBFloat16;
     weights::ParameterRegistry registry(config, precision, c10::Device(c10::kCPU), /*trained=*/false);
-    model::DecoderLayer loaded(registry, layer);
+    model::DecoderLayer loaded(registry, {}, layer);
     weights::load_weights(registry, directory);
     const StoredWeights stored(config, std::make_shared<formats::ShardedReader>(directory), dtype);
     StoredLayer in_place(stored, layer);

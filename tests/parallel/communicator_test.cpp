@@ -144,6 +144,7 @@ TEST(Communicator, a_group_of_one_changes_nothing) {
 TEST(Communicator, a_rank_that_is_gone_is_an_error_that_says_where) {
   const std::vector<int> codes = exit_codes(data_ranks(2), [](World& world) {
     world.set_step(7);
+    world.along(Dimension::world).barrier();  // all groups are there on both
     if (world.rank() == 1) ::raise(SIGKILL);
     at::Tensor tensor = rows(2, 1);
     try {

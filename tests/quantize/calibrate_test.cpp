@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/static_activation.h"
 #include "quantize/smoothquant.h"
-#include "quantize/static_activation.h"
 #include "support/trained_model.h"
 
 namespace fathom::quantize {
@@ -101,7 +101,7 @@ TEST(Calibrate, smoothing_is_found_for_every_norm_and_keeps_int8_perplexity) {
   const auto range = store.input_range(1, "model.layers.1.self_attn.o_proj.weight");
   ASSERT_TRUE(range);
   EXPECT_EQ(range->first.size(), 48u);
-  EXPECT_GT(static_activation(range->first, range->second).scale, 0);
+  EXPECT_GT(checkpoint::static_activation(range->first, range->second).scale, 0);
 }
 
 // Text that two of eight experts never see: it ends, names them, and they are as rounding to nearest makes them.

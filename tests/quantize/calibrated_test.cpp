@@ -2,7 +2,13 @@
 #include "quantize/calibrated.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/round.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -12,6 +18,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/convert.h"
 #include "formats/sharded_safetensors.h"
 #include "support/trained_model.h"
 
@@ -118,6 +125,53 @@ TEST(Calibrated, smoothed_int8_computes_what_the_source_does) {
   EXPECT_NEAR(smooth.perplexity(held_out), before, 0.003 * before);
 }
 
+// MindFormers' recipe, from calibration to its files, and its arithmetic on the first layer's inputs.
+TEST(Calibrated, mindformers_w8a8_computes_what_the_source_does) {
+  const test::ScratchDirectory scratch;
+  const fs::path made = scratch / "ms", back = scratch / "hf";
+  const std::vector<model::Window> held_out = test::trained_language(64, 2);
+  const CalibratedReport report = quantise(made, files_options("mindformers-w8a8"), Method::round_to_nearest);
+  EXPECT_EQ(report.layers.size(), 2u);  // the MTP layer stays as it is
+  EXPECT_FALSE(fs::exists(made / kCalibrationFolder));
+  const Json types = read_json_file(made / "quantization_description.json");
+  const std::string layer = "model.layers.0.attention.";
+  EXPECT_EQ(types.at(layer + "q2l_proj._layer.weight"), "W8A8");
+  EXPECT_EQ(types.at("model.layers.1.feed_forward.routed_experts.ffn.w2._layer.weight"), "W8A8_DYNAMIC");
+  EXPECT_EQ(types.at("model.layers.2.attention.q2l_proj.weight"), "FLOAT");
+
+  checkpoint::ConvertOptions to_hf;
+  to_hf.is_stopped = [] { return false; };
+  checkpoint::convert_checkpoint(made, back, to_hf);
+  const double before = streamed_perplexity(kTrained, held_out);
+  EXPECT_NEAR(streamed_perplexity(back, held_out), before, 0.003 * before);
+
+  // dequant_scale * (codes round((x + beta) / input_scale) + quant_bias) against the source's product.
+  test::WholeModel source(kTrained), quantised(back);
+  const at::NoGradGuard no_grad;
+  const at::Tensor embeddings =
+      at::embedding(source.values("model.embed_tokens.weight"),
+                    at::tensor(std::vector<int64_t>(held_out[0].tokens.begin(), held_out[0].tokens.end())));
+  const at::Tensor normed = embeddings * at::rsqrt((embeddings * embeddings).mean(-1, true) + 1e-6);
+  const std::string norm = "model.layers.0.input_layernorm.weight",
+                    q_a = "model.layers.0.self_attn.q_a_proj.weight";
+  const at::Tensor expected = at::mm(normed * source.values(norm), source.values(q_a).t()),
+                   x = normed * quantised.values(norm);
+  const formats::ShardedReader files(made, formats::read_parameter_map(made / formats::kParameterMapName));
+  const auto part = [&](const char* name, at::ScalarType type) {
+    const formats::ShardedReader::Location& location = files.at(layer + "q2l_proj." + name);
+    return at::from_blob(const_cast<std::byte*>(location.bytes().data()), location.entry->shape,
+                         at::TensorOptions().dtype(type))
+        .to(at::kFloat);
+  };
+  const at::Tensor inputs =
+      at::round((x + part("quant_op.beta", at::kBFloat16)) / part("quant_op.input_scale", at::kBFloat16))
+          .clamp(-128, 127);
+  const at::Tensor found =
+      (at::mm(inputs, part("_layer.weight", at::kChar).t()) + part("_layer.matmul.quant_bias", at::kInt)) *
+      part("_layer.matmul.dequant_scale", at::kFloat);
+  EXPECT_LT(((found - expected).norm() / expected.norm()).item<double>(), 0.04);
+}
+
 TEST(Calibrated, a_stopped_one_goes_on) {
   const test::ScratchDirectory scratch;
   const CalibratedReport whole = quantise(scratch / "whole", files_options("int4"), Method::gptq, 0.5);
@@ -143,6 +197,10 @@ TEST(Calibrated, what_cannot_be_is_refused_before_the_work) {
   const test::ScratchDirectory scratch;
   EXPECT_THROW(quantise(scratch / "fp8", files_options("fp8")), UsageError);
   EXPECT_FALSE(std::filesystem::exists(scratch / "fp8"));
+  EXPECT_THROW(quantise(scratch / "ms", files_options("mindformers-w8a8"), Method::gptq), UsageError);
+  EXPECT_THROW(quantise(scratch / "ms", files_options("mindformers-w8a8"), Method::round_to_nearest, 0.5),
+               UsageError);
+  EXPECT_FALSE(std::filesystem::exists(scratch / "ms"));
   std::filesystem::create_directory(scratch / "taken");
   write_text_file(scratch / "taken/config.json", "{}");
   EXPECT_THROW(quantise(scratch / "taken", files_options("int4")), CheckpointError);

@@ -38,9 +38,10 @@ inline config::ModelConfig tiny_model(int64_t hidden = 24, int64_t vocab = 37) {
 
 // Experts of a layer are stacked in one parameter, as the model does; everything else is a tensor by itself.
 inline std::unique_ptr<weights::ParameterRegistry> tiny_registry(const config::ModelConfig& model,
-                                                                 config::Precision precision) {
+                                                                 config::Precision precision,
+                                                                 const weights::Sharding& sharding = {}) {
   auto registry =
-      std::make_unique<weights::ParameterRegistry>(model, precision, c10::Device(c10::kCPU), true);
+      std::make_unique<weights::ParameterRegistry>(model, precision, c10::Device(c10::kCPU), true, sharding);
   std::map<std::pair<int64_t, std::string>, std::vector<const config::TensorSpec*>> stacks;
   for (const config::TensorSpec& spec : registry->table().tensors()) {
     if (spec.role == config::TensorRole::mtp_embedding) {
@@ -68,8 +69,8 @@ inline std::unique_ptr<weights::ParameterRegistry> tiny_registry(const config::M
 inline void add_moments(weights::ParameterRegistry& registry, at::ScalarType type) {
   for (weights::Parameter& parameter : registry.parameters()) {
     if (parameter.is_router_bias) continue;
-    parameter.exp_avg = at::full(parameter.shape, 0, at::TensorOptions().dtype(type));
-    parameter.exp_avg_sq = at::full(parameter.shape, 0, at::TensorOptions().dtype(type));
+    parameter.exp_avg = at::full(parameter.state_shape(), 0, at::TensorOptions().dtype(type));
+    parameter.exp_avg_sq = at::full(parameter.state_shape(), 0, at::TensorOptions().dtype(type));
   }
 }
 
@@ -103,8 +104,8 @@ inline void fill_registry(weights::ParameterRegistry& registry, uint64_t seed) {
       std::vector<float> values(static_cast<size_t>(parameter.numel()));
       fill_normal(stream_key(seed, parameter.label + (moment == &parameter.exp_avg ? "m" : "v")), 0,
                   parameter.numel(), 0, 1e-3f, values.data());
-      for (int64_t i = 0; i < parameter.numel(); ++i) {
-        const float value = values[static_cast<size_t>(i)];
+      for (int64_t i = 0; i < parameter.state.count(); ++i) {
+        const float value = values[static_cast<size_t>(parameter.state.begin + i)];
         if (moment->scalar_type() == at::kFloat) moment->mutable_data_ptr<float>()[i] = value;
         if (moment->scalar_type() == at::kDouble) moment->mutable_data_ptr<double>()[i] = value / 3.0;
         if (moment->scalar_type() == at::kBFloat16)

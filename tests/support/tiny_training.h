@@ -13,8 +13,9 @@
 namespace fathom::test {
 
 struct TinyTraining {
-  explicit TinyTraining(config::ModelConfig config, config::Precision precision = config::Precision::fp32)
-      : registry(config, precision, c10::kCPU, true), model(registry) {
+  explicit TinyTraining(config::ModelConfig config, config::Precision precision = config::Precision::fp32,
+                        const weights::Sharding& sharding = {})
+      : registry(config, precision, c10::kCPU, true, sharding), model(registry) {
     registry.initialize(5);
     registry.allocate_grads();
     // Not the zeros of the start: the biases take part in the choice.

@@ -253,7 +253,7 @@ TEST(Checkpoint, too_little_disk_is_known_before_the_run) {
   CheckpointSection section;
   section.keep = 0;
   const auto registry = make_registry();
-  const CheckpointStore store(out.path(), section);
+  CheckpointStore store(out.path(), section);
   EXPECT_NO_THROW(store.check_disk(*registry, 2));
   EXPECT_THAT(
       [&] { store.check_disk(*registry, int64_t{1} << 40); },

@@ -130,6 +130,101 @@ TEST(TrainState, faults_name_file_and_tensor) {
   EXPECT_THROW(load_state(*registry, scratch.path()), CheckpointError);
 }
 
+Sharding shards(int64_t place, int64_t size) { return {{place, size}, {place, size}, true, true}; }
+
+// Each of `size` ranks with its share of the state.
+std::vector<std::unique_ptr<ParameterRegistry>> sharded_registries(int64_t size, const Case& c,
+                                                                   uint64_t seed) {
+  std::vector<std::unique_ptr<ParameterRegistry>> registries;
+  for (int64_t place = 0; place < size; ++place) {
+    registries.push_back(test::tiny_registry(test::tiny_model(), c.precision, shards(place, size)));
+    test::add_moments(*registries.back(), c.state);
+    test::fill_registry(*registries.back(), seed);
+  }
+  return registries;
+}
+
+// CK-3: what any number of ranks saved, any other number loads, with every bit.
+TEST(TrainState, CK_3_shares_of_any_number_of_ranks_load_into_any_other) {
+  for (const Case& c :
+       {Case{Precision::bf16, at::kFloat, true}, Case{Precision::bf16_pure, at::kBFloat16, false},
+        Case{Precision::fp64, at::kDouble, true}}) {
+    for (const int64_t saved : {1, 2, 3, 5}) {
+      const auto savers = sharded_registries(saved, c, 11);
+      const ScratchDirectory scratch;
+      save_weights(*savers.front(), scratch.path());
+      make_directories(scratch / kTrainStateFolder);
+      for (size_t rank = 0; rank < savers.size(); ++rank)
+        for (const checkpoint::SavedFile& file : plan_train_state(
+                 *savers[rank], static_cast<int>(rank), saved == 3 ? 5000 : checkpoint::kDefaultShardBytes))
+          checkpoint::write_saved_file(scratch.path(), file);
+      for (const int64_t loaded : {1, 2, 4}) {
+        const auto expected = sharded_registries(loaded, c, 11), loaders = sharded_registries(loaded, c, 12);
+        for (size_t rank = 0; rank < loaders.size(); ++rank) {
+          test::poison_registry(*loaders[rank]);
+          const LoadedState state = load_state(*loaders[rank], scratch.path());
+          EXPECT_TRUE(state.has_masters && state.has_moments);
+          EXPECT_TRUE(test::bits_of(*loaders[rank]) == test::bits_of(*expected[rank]))
+              << saved << " to " << loaded << ", rank " << rank;
+        }
+      }
+      // A part that is missing is noticed; nobody takes old moments for loaded ones.
+      if (saved == 1) continue;
+      for (const auto& item : fs::directory_iterator(scratch / kTrainStateFolder))
+        if (item.path().filename().string().starts_with("rank_00001")) fs::remove(item.path());
+      const LoadedState state = load_state(*sharded_registries(1, c, 12).front(), scratch.path());
+      EXPECT_FALSE(state.has_moments);
+      EXPECT_EQ(state.has_masters, !c.has_master_files);
+    }
+  }
+}
+
+TEST(TrainState, shares_are_all_of_it_once_and_save_memory) {
+  const Case c{Precision::bf16, at::kFloat, true};
+  const int64_t whole = sharded_registries(1, c, 1).front()->held_bytes().state;
+  int64_t sum = 0, elements = 0;
+  for (const auto& registry : sharded_registries(4, c, 1)) {
+    registry->allocate_grads();
+    const ParameterRegistry::HeldBytes held = registry->held_bytes();
+    sum += held.state;
+    EXPECT_LT(held.state, whole / 3);  // small parameters are not cut
+    EXPECT_LT(held.gradients,
+              2 * held.weights / 3);  // float where weights are bfloat16: a quarter of twice as much
+    for (const checkpoint::SavedFile& file : plan_train_state(*registry))
+      for (const checkpoint::SavedTensor& tensor : file.tensors)
+        if (tensor.declaration.name.starts_with("exp_avg.")) elements += tensor.numel();
+  }
+  EXPECT_EQ(sum, whole);
+  EXPECT_EQ(elements * 10, whole);  // low bits and two moments: 2 + 4 + 4 bytes
+}
+
+TEST(TrainState, slices_that_cannot_be_are_refused) {
+  const auto registry = test::tiny_registry(test::tiny_model(), Precision::fp32);
+  test::add_moments(*registry, at::kFloat);
+  test::fill_registry(*registry, 6);
+  const std::string name = "model.embed_tokens.weight";  // [37, 24]
+  for (const char* slice :
+       {R"({"shape": [37, 24], "offset": [0, 0], "part": [37, 24], "begin": 880})",
+        R"({"shape": [37, 24], "offset": [0, 0], "part": [37, 24], "begin": -1})",
+        R"({"shape": [37, 24], "offset": [1, 0], "part": [37, 24], "begin": 0})",
+        R"({"shape": [37, 24], "offset": [0], "part": [37], "begin": 0})",
+        R"({"shape": [37, 24], "offset": [0, 0], "part": [9223372036854775807, 24], "begin": 0})",
+        R"({"shape": [37, 24], "offset": [0, 0], "part": "all", "begin": 0})"}) {
+    const ScratchDirectory scratch;
+    save_weights(*registry, scratch.path());
+    make_directories(scratch / kTrainStateFolder);
+    formats::SafetensorsWriter writer(scratch / "train_state/rank_00000_00001.safetensors",
+                                      {{"exp_avg." + name, formats::Dtype::F32, {10}}},
+                                      {{"slice." + name, slice}});
+    writer.write("exp_avg." + name, std::vector<std::byte>(40));
+    writer.commit();
+    EXPECT_THAT([&] { load_state(*registry, scratch.path()); },
+                ThrowsMessage<CheckpointError>(
+                    testing::AllOf(HasSubstr("rank_00000_00001.safetensors"), HasSubstr(name))))
+        << slice;
+  }
+}
+
 uint64_t data_segment_bytes() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);)

@@ -1,4 +1,4 @@
-#include "quantize/static_activation.h"
+#include "checkpoint/static_activation.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <random>
 
-namespace fathom::quantize {
+namespace fathom::checkpoint {
 namespace {
 
 TEST(StaticActivation, the_shift_comes_out_again) {
@@ -57,4 +57,4 @@ TEST(StaticActivation, a_channel_that_never_moved) {
 }
 
 }  // namespace
-}  // namespace fathom::quantize
+}  // namespace fathom::checkpoint

@@ -9,8 +9,9 @@
 #include <span>
 #include <vector>
 
-namespace fathom::quantize {
+namespace fathom::checkpoint {
 
+// Shift and scale are bfloat16 values: that is what the engines that read them keep them in.
 struct StaticActivation {
   std::vector<float> shift;  // [in], minus the middle of each channel's range (MindFormers: beta)
   float scale = 1;           // of the tensor; the zero point is 0, for the shifted range is symmetric
@@ -24,4 +25,4 @@ StaticActivation static_activation(std::span<const float> minimum, std::span<con
 // scale, rounded. codes: int8 [out, in].
 std::vector<int32_t> shift_bias(std::span<const int8_t> codes, const StaticActivation& activation);
 
-}  // namespace fathom::quantize
+}  // namespace fathom::checkpoint

@@ -1,11 +1,22 @@
-#include "quantize/static_activation.h"
+#include "checkpoint/static_activation.h"
 
 #include <algorithm>
 #include <cmath>
 
+#include "base/bfloat16.h"
 #include "base/error.h"
 
-namespace fathom::quantize {
+namespace fathom::checkpoint {
+namespace {
+
+// The smallest bfloat16 that is not below x > 0.
+float bf16_above(float x) {
+  bf16 rounded = to_bf16(x);
+  if (to_float(rounded) < x) ++rounded.bits;
+  return to_float(rounded);
+}
+
+}  // namespace
 
 StaticActivation static_activation(std::span<const float> minimum, std::span<const float> maximum,
                                    bool with_shift) {
@@ -14,11 +25,11 @@ StaticActivation static_activation(std::span<const float> minimum, std::span<con
   result.shift.resize(minimum.size(), 0);
   float largest = 0;
   for (size_t j = 0; j < minimum.size(); ++j) {
-    if (with_shift) result.shift[j] = -(minimum[j] + (maximum[j] - minimum[j]) / 2);
+    if (with_shift) result.shift[j] = to_float(to_bf16(-(minimum[j] + (maximum[j] - minimum[j]) / 2)));
     largest =
         std::max({largest, std::abs(minimum[j] + result.shift[j]), std::abs(maximum[j] + result.shift[j])});
   }
-  if (largest > 0) result.scale = largest / 127;
+  if (largest > 0) result.scale = bf16_above(largest / 127);
   return result;
 }
 
@@ -36,4 +47,4 @@ std::vector<int32_t> shift_bias(std::span<const int8_t> codes, const StaticActiv
   return result;
 }
 
-}  // namespace fathom::quantize
+}  // namespace fathom::checkpoint
