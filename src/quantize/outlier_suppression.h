@@ -3,7 +3,7 @@
 // columns multiplied; t is searched. The shift itself is checkpoint/static_activation.h's.
 //
 // The paper runs the quantised product for every t. Here its loss is what rounding to a uniform grid loses on average,
-// steps^2 / 12 an element, from the inputs' moments: no second pass. As in smoothquant.h, scales are powers of two, so
+// steps^2 / 12 an element, from the inputs' ranges and squares: no second pass. As in smoothquant.h, scales are powers of two, so
 // that folding them into the norm is exact.
 #pragma once
 
