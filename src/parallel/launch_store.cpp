@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/stop_signal.h"
+#include "parallel/broken_pipe.h"
 #include "parallel/c10d_pointer.h"
 
 namespace fathom::parallel {
@@ -30,6 +31,7 @@ LaunchStore::LaunchStore(const std::string& host, uint16_t port, int64_t nodes, 
       node_rank_(node_rank),
       address_(fmt::format("{}:{}", host, port)),
       silence_seconds_(silence_seconds) {
+  ignore_broken_pipes();
   c10d::TCPStoreOptions options;
   options.port = port;
   options.isServer = node_rank == 0;

@@ -8,6 +8,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "base/error.h"
+#include "parallel/broken_pipe.h"
 #include "parallel/c10d_pointer.h"
 #include "parallel/gloo_backend.h"
 #include "parallel/heartbeat.h"
@@ -37,6 +38,7 @@ World::World(const LaunchEnvironment& environment, const config::ParallelSection
   check_world_size(environment, layout_);
   Heartbeat::start();
   if (size() > 1) {
+    ignore_broken_pipes();
     try {
       address_ = local_address_towards(environment_.master_host, environment_.master_port);
       c10d::TCPStoreOptions options;
