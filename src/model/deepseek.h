@@ -71,8 +71,6 @@ class DeepseekModel {
   };
   PartOutput forward(const at::Tensor& input, const MicroBatch& batch, const LossCoefficients& coefficients,
                      const config::RecomputeSection& recompute, bool count_load);
-  // The loss alone (evaluation, without gradients): the sum over the targets that count.
-  ops::VocabLoss token_loss(const MicroBatch& batch);
   // Hidden states after the final norm, this rank's rows of [T, D]: no head.
   at::Tensor hidden(const MicroBatch& batch, const config::RecomputeSection& recompute = {});
   at::Tensor logits(const at::Tensor& hidden);  // [T, D] -> [T, V], float (double in proofs)

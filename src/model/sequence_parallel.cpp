@@ -82,10 +82,6 @@ struct SumAndCut : torch::autograd::Function<SumAndCut> {
 
 }  // namespace
 
-at::Tensor own_tokens(const at::Tensor& whole, const ModelRanks& ranks) {
-  return ranks.cuts_matrices() ? own_rows(whole, *ranks.tensor) : whole;
-}
-
 at::Tensor gather_tokens(const at::Tensor& mine, int64_t num_tokens, const ModelRanks& ranks) {
   return ranks.cuts_matrices() ? Gather::apply(mine, num_tokens, ranks.tensor, true) : mine;
 }

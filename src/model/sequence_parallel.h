@@ -9,9 +9,6 @@
 
 namespace fathom::model {
 
-// This rank's rows of `whole` [T, ...]; no gradient (ids, positions).
-at::Tensor own_tokens(const at::Tensor& whole, const ModelRanks& ranks);
-
 // mine [T/n, ...] -> [T, ...]. Backward: the sum of all ranks' gradients, cut.
 at::Tensor gather_tokens(const at::Tensor& mine, int64_t num_tokens, const ModelRanks& ranks);
 // The same where every rank then computes the same from the whole, once for all: backward takes its own rows.

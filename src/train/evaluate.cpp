@@ -1,7 +1,5 @@
 #include "train/evaluate.h"
 
-#include <ATen/core/grad_mode.h>
-
 #include <algorithm>
 #include <span>
 
@@ -13,7 +11,6 @@ namespace fathom::train {
 
 Evaluation evaluate(Pipeline& pipeline, const data::TrainingData& data, int64_t micro_batch_size,
                     int64_t num_batches, parallel::World& world) {
-  at::NoGradGuard no_grad;
   Evaluation result;
   const int64_t samples =
       num_batches > 0 ? std::min(data.size(), num_batches * micro_batch_size) : data.size();

@@ -38,6 +38,18 @@ PipelineSchedule schedule_of(const config::ParallelSection& section, int64_t mic
   return PipelineSchedule(section.schedule, section.pipeline, chunks_per_stage(section), micro_batches);
 }
 
+// Of the run's first step. Throws ConfigError naming the recipe.
+PipelineSchedule first_schedule(const config::Recipe& recipe) {
+  const int64_t unit = recipe.train.micro_batch_size * recipe.parallel.data;
+  const int64_t micro_batches =
+      std::max<int64_t>(1, static_cast<int64_t>(recipe.train.global_batch_size.at(0)) / unit);
+  try {
+    return schedule_of(recipe.parallel, micro_batches);
+  } catch (const ConfigError& error) {
+    throw ConfigError("{}: {}", recipe.file.string(), error.what());
+  }
+}
+
 }  // namespace
 
 std::vector<model::ModelPart> cut_into_parts(const config::Recipe& recipe, const PipelineSchedule& schedule) {
@@ -121,21 +133,13 @@ Pipeline::Pipeline(weights::ParameterRegistry& registry, const config::Recipe& r
       recompute_(recipe.train.recompute),
       ranks_(model_ranks(world)),
       stages_(world.along(Dimension::pipeline)),
+      schedule_(first_schedule(recipe)),
       weight_work_(std::make_unique<WeightWork>()) {
-  const int64_t batch = recipe.train.micro_batch_size * section_.data;
-  const std::string refusal = parallel::pipeline_refusal(
-      section_.schedule, section_.pipeline, chunks_per_stage(section_),
-      std::max<int64_t>(1, static_cast<int64_t>(recipe.train.global_batch_size.at(0)) / batch));
-  if (section_.pipeline > 1 && !refusal.empty()) throw ConfigError("{}: {}", recipe.file.string(), refusal);
-  // Where the layers lie does not depend on the number of micro-batches.
-  const PipelineSchedule schedule = schedule_of(section_, 2 * section_.pipeline);
-  schedule_chunks_ = schedule.num_chunks();
-  owner_ = [schedule](int64_t chunk) { return schedule.owner(chunk); };
-  const std::vector<model::ModelPart> parts = cut_into_parts(recipe, schedule);
-  for (const int64_t chunk : schedule.chunks_of(stages_.place()))
+  const std::vector<model::ModelPart> parts = cut_into_parts(recipe, schedule_);
+  for (const int64_t chunk : schedule_.chunks_of(stages_.place()))
     parts_.try_emplace(chunk, registry, ranks_, parts.at(static_cast<size_t>(chunk)));
   if (weights::Parameter* embedding = shared_embedding())
-    embedding->is_follower = stages_.place() != owner_(0);
+    embedding->is_follower = stages_.place() != schedule_.owner(0);
 }
 
 Pipeline::~Pipeline() {
@@ -149,7 +153,7 @@ void Pipeline::take_over_sinks() {
 
 // The embedding of this rank where another stage has one too.
 weights::Parameter* Pipeline::shared_embedding() {
-  const int64_t first = owner_(0), last = owner_(schedule_chunks_ - 1);
+  const int64_t first = schedule_.owner(0), last = schedule_.owner(schedule_.num_chunks() - 1);
   if (first == last || registry_.model().num_nextn_predict_layers == 0) return nullptr;
   return registry_.find("model.embed_tokens.weight").first;
 }
@@ -158,9 +162,9 @@ void Pipeline::hand_over_gradients() {
   weights::Parameter* embedding = shared_embedding();
   if (!embedding || !embedding->is_trained()) return;
   at::Tensor& grad = embedding->grad_for_adding();
-  if (embedding->is_follower) return stages_.send(grad, owner_(0));
+  if (embedding->is_follower) return stages_.send(grad, schedule_.owner(0));
   at::Tensor theirs = at::empty_like(grad);
-  stages_.recv(theirs, owner_(schedule_chunks_ - 1));
+  stages_.recv(theirs, schedule_.owner(schedule_.num_chunks() - 1));
   grad.add_(theirs);
 }
 
@@ -168,9 +172,9 @@ void Pipeline::fetch_values() {
   weights::Parameter* embedding = shared_embedding();
   if (!embedding) return;
   if (embedding->is_follower)
-    stages_.recv(embedding->value, owner_(0));
+    stages_.recv(embedding->value, schedule_.owner(0));
   else
-    stages_.send(embedding->value, owner_(schedule_chunks_ - 1));
+    stages_.send(embedding->value, schedule_.owner(schedule_.num_chunks() - 1));
 }
 
 std::vector<model::Moe*> Pipeline::moe_layers() {
@@ -180,8 +184,13 @@ std::vector<model::Moe*> Pipeline::moe_layers() {
   return result;
 }
 
+// Of a message to `chunk`.
+int Pipeline::tag(int64_t chunk, int64_t micro, bool is_gradient) const {
+  return static_cast<int>(2 * (micro * schedule_.num_chunks() + chunk) + (is_gradient ? 1 : 0));
+}
+
 at::Tensor Pipeline::receive(int64_t chunk, int64_t micro, bool is_gradient, const model::MicroBatch& batch) {
-  const int64_t from = owner_(is_gradient ? chunk + 1 : chunk - 1);
+  const int64_t from = schedule_.owner(is_gradient ? chunk + 1 : chunk - 1);
   if (from == stages_.place()) {
     const auto node = handed_over_.extract({{chunk, micro}, is_gradient});
     FATHOM_ASSERT(!node.empty());
@@ -190,21 +199,18 @@ at::Tensor Pipeline::receive(int64_t chunk, int64_t micro, bool is_gradient, con
   const int64_t rows = ranks_.tensor_share(batch.tokens.size(0)).count;
   at::Tensor tensor = at::empty({rows, registry_.model().hidden_size},
                                 at::TensorOptions().dtype(weights::value_dtype(registry_.precision())));
-  stages_.recv(tensor, from,
-               static_cast<int>(2 * (micro * schedule_chunks_ + chunk) + (is_gradient ? 1 : 0)));
+  stages_.recv(tensor, from, tag(chunk, micro, is_gradient));
   return tensor;
 }
 
 // To `chunk`.
 void Pipeline::deliver(int64_t chunk, int64_t micro, bool is_gradient, const at::Tensor& tensor) {
-  const int64_t to = owner_(chunk);
+  const int64_t to = schedule_.owner(chunk);
   if (to == stages_.place()) {
     handed_over_[{{chunk, micro}, is_gradient}] = tensor;
     return;
   }
-  sends_.push_back(
-      stages_.send_later(tensor.contiguous(), to,
-                         static_cast<int>(2 * (micro * schedule_chunks_ + chunk) + (is_gradient ? 1 : 0))));
+  sends_.push_back(stages_.send_later(tensor.contiguous(), to, tag(chunk, micro, is_gradient)));
 }
 
 void Pipeline::finish_sends() {
@@ -250,8 +256,9 @@ void Pipeline::backward(StepRun& run, int64_t chunk, int64_t micro, bool with_we
 LossSums Pipeline::train(const std::vector<model::MicroBatch>& batches,
                          const model::LossCoefficients& coefficients, const std::function<void()>& after) {
   StepRun run{batches, coefficients, {}, {}};
-  const PipelineSchedule schedule = schedule_of(section_, static_cast<int64_t>(batches.size()));
-  for (const PipelineAction& action : schedule.actions(stages_.place())) {
+  const auto micro_batches = static_cast<int64_t>(batches.size());
+  if (schedule_.micro_batches() != micro_batches) schedule_ = schedule_of(section_, micro_batches);
+  for (const PipelineAction& action : schedule_.actions(stages_.place())) {
     switch (action.step) {
       case Step::forward:
         forward(run, action.chunk, action.micro_batch);

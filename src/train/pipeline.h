@@ -3,9 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "config/recipe.h"
@@ -56,8 +57,9 @@ class Pipeline {
   struct StepRun;
 
   bool is_first(int64_t chunk) const { return chunk == 0; }
-  bool is_last(int64_t chunk) const { return chunk + 1 == schedule_chunks_; }
+  bool is_last(int64_t chunk) const { return chunk + 1 == schedule_.num_chunks(); }
   model::DeepseekModel& part(int64_t chunk) { return parts_.at(chunk); }
+  int tag(int64_t chunk, int64_t micro, bool is_gradient) const;
   at::Tensor receive(int64_t chunk, int64_t micro, bool is_gradient, const model::MicroBatch& batch);
   void deliver(int64_t chunk, int64_t micro, bool is_gradient, const at::Tensor& tensor);
   void finish_sends();
@@ -71,9 +73,8 @@ class Pipeline {
   config::RecomputeSection recompute_;
   model::ModelRanks ranks_;
   parallel::Communicator& stages_;
+  parallel::PipelineSchedule schedule_;            // of the last step's number of micro-batches
   std::map<int64_t, model::DeepseekModel> parts_;  // by chunk
-  int64_t schedule_chunks_ = 1;
-  std::function<int64_t(int64_t)> owner_;
   std::unique_ptr<WeightWork> weight_work_;
   std::map<std::pair<Key, bool>, at::Tensor> handed_over_;  // between two chunks of this rank
   std::vector<std::function<void()>> sends_;

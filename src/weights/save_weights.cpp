@@ -28,22 +28,36 @@ void read_elements(const at::Tensor& flat, int64_t begin, int64_t count, formats
       .copy_(flat.narrow(0, begin, count));
 }
 
-std::vector<checkpoint::SavedTensor> weight_tensors(ParameterRegistry& registry) {
+formats::Dtype saved_dtype(const config::TensorSpec& spec, const ParameterRegistry& registry) {
+  return spec.role == config::TensorRole::router_bias ? formats::Dtype::F32
+                                                      : saved_dtype(registry.precision());
+}
+
+std::map<std::string, std::string> tied_sources(const ParameterRegistry& registry) {
   std::map<std::string, std::string> sources;
   for (const TiedCopy& copy : registry.tied_copies()) sources[copy.spec->name] = copy.source;
+  return sources;
+}
+
+checkpoint::SavedTensor whole_tensor(const config::TensorSpec& spec, const Parameter& parameter,
+                                     const Piece& piece, const ParameterRegistry& registry) {
+  FATHOM_ASSERT(piece.is_whole());
+  const formats::Dtype dtype = saved_dtype(spec, registry);
+  const at::Tensor flat = parameter.piece_of(parameter.value, piece).view({-1});
+  return {{spec.name, dtype, spec.shape}, [flat, dtype](int64_t begin, int64_t count, std::byte* out) {
+            read_elements(flat, begin, count, dtype, out);
+          }};
+}
+
+std::vector<checkpoint::SavedTensor> weight_tensors(ParameterRegistry& registry) {
+  const std::map<std::string, std::string> sources = tied_sources(registry);
   std::vector<checkpoint::SavedTensor> tensors;
   for (const config::TensorSpec& spec : registry.table().tensors()) {
     const auto source = sources.find(spec.name);
     const auto [parameter, piece] = registry.find(source == sources.end() ? spec.name : source->second);
     if (!parameter || !piece->is_whole())
       throw std::logic_error("no whole parameter holds the tensor " + spec.name);
-    const formats::Dtype dtype =
-        parameter->is_router_bias ? formats::Dtype::F32 : saved_dtype(registry.precision());
-    const at::Tensor flat = parameter->piece_of(parameter->value, *piece).view({-1});
-    tensors.push_back(
-        {{spec.name, dtype, spec.shape}, [flat, dtype](int64_t begin, int64_t count, std::byte* out) {
-           read_elements(flat, begin, count, dtype, out);
-         }});
+    tensors.push_back(whole_tensor(spec, *parameter, *piece, registry));
   }
   return tensors;
 }

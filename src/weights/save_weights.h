@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,16 @@ formats::Dtype saved_dtype(config::Precision precision);
 // Elements [begin, begin + count) of a contiguous one-dimensional tensor on any device, converted to `dtype`.
 void read_elements(const at::Tensor& flat, int64_t begin, int64_t count, formats::Dtype dtype,
                    std::byte* out);
+
+// What the file of a tensor holds: saved_dtype, but float32 of the correction bias.
+formats::Dtype saved_dtype(const config::TensorSpec& spec, const ParameterRegistry& registry);
+
+// The HF name of the values of each tied copy, by the copy's name.
+std::map<std::string, std::string> tied_sources(const ParameterRegistry& registry);
+
+// The tensor `spec` with the values of `piece`, all of it (a tied copy has those of its source).
+checkpoint::SavedTensor whole_tensor(const config::TensorSpec& spec, const Parameter& parameter,
+                                     const Piece& piece, const ParameterRegistry& registry);
 
 // Every tensor of the table under its HF name, in the table's order, tied copies included. The registry must
 // outlive the result.

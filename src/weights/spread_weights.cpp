@@ -10,11 +10,6 @@
 namespace fathom::weights {
 namespace {
 
-formats::Dtype dtype_of(const config::TensorSpec& spec, const ParameterRegistry& registry) {
-  return spec.role == config::TensorRole::router_bias ? formats::Dtype::F32
-                                                      : saved_dtype(registry.precision());
-}
-
 size_t size_of(formats::Dtype dtype) { return static_cast<size_t>(formats::dtype_bits(dtype) / 8); }
 
 std::vector<std::byte> bytes_of(const SpreadWeights::Cut& tensor) {
@@ -38,7 +33,7 @@ std::vector<int64_t> place_of(const Piece& piece) {
 uint64_t weight_bytes(const ParameterRegistry& registry) {
   uint64_t bytes = 0;
   for (const config::TensorSpec& spec : registry.table().tensors())
-    bytes += static_cast<uint64_t>(spec.numel()) * size_of(dtype_of(spec, registry));
+    bytes += static_cast<uint64_t>(spec.numel()) * size_of(saved_dtype(spec, registry));
   return bytes;
 }
 
@@ -51,8 +46,7 @@ bool is_spread(const ParameterRegistry& registry) {
 }
 
 SpreadWeights spread_weights(ParameterRegistry& registry, int64_t tensor_ranks) {
-  std::map<std::string, std::string> sources;
-  for (const TiedCopy& copy : registry.tied_copies()) sources[copy.spec->name] = copy.source;
+  const std::map<std::string, std::string> sources = tied_sources(registry);
   SpreadWeights result;
   int64_t number = -1;
   for (const config::TensorSpec& spec : registry.table().tensors()) {
@@ -67,17 +61,13 @@ SpreadWeights spread_weights(ParameterRegistry& registry, int64_t tensor_ranks) 
       continue;
     const Replica& replica = parameter->replica;
     if (number % replica.size != replica.place) continue;
-    const formats::Dtype dtype = dtype_of(spec, registry);
-    if (!piece->is_whole()) {
-      result.cut.push_back(
-          {{spec.name, dtype, spec.shape}, parameter, piece, number / replica.size % tensor_ranks});
-      continue;
-    }
-    const at::Tensor flat = parameter->piece_of(parameter->value, *piece).view({-1});
-    result.whole.push_back(
-        {{spec.name, dtype, spec.shape}, [flat, dtype](int64_t begin, int64_t count, std::byte* out) {
-           read_elements(flat, begin, count, dtype, out);
-         }});
+    if (piece->is_whole())
+      result.whole.push_back(whole_tensor(spec, *parameter, *piece, registry));
+    else
+      result.cut.push_back({{spec.name, saved_dtype(spec, registry), spec.shape},
+                            parameter,
+                            piece,
+                            number / replica.size % tensor_ranks});
   }
   return result;
 }
